@@ -1,0 +1,147 @@
+//! Small calls between role actors, carried by `Peers`. At most [`CONTROL_BYTES_MAX`] each way, always with a
+//! time-out, safe to repeat.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::MeshError,
+    ids::{Epoch, NodeId, QueryId},
+    principal::Principal,
+};
+
+/// Largest encoded control message, bytes.
+pub const CONTROL_BYTES_MAX: usize = 64 << 10;
+
+/// Most rows of observations in one reply; the rest is left out and `truncated` says so.
+pub const OBSERVED_ROWS_MAX: usize = 200;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControlRequest {
+    /// To a policy actor: may this principal do this?
+    Decide(DecideRequest),
+    /// To any role actor: are you there?
+    Probe,
+    /// To a coordinator: stop a query.
+    Cancel { query: QueryId, principal: Principal },
+    /// To a coordinator: what runs, and what ran lately.
+    ObserveQueries,
+    /// To a coordinator: its sub-queries.
+    ObserveSubqueries,
+    /// To any role actor: the supervision tree of its node.
+    ObserveActors,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControlReply {
+    Decision(Decision),
+    Alive,
+    Cancelled(bool),
+    Queries { rows: Vec<QueryRow>, truncated: bool },
+    Subqueries { rows: Vec<SubqueryRow>, truncated: bool },
+    Actors { rows: Vec<ActorRow>, truncated: bool },
+    Error(MeshError),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecideRequest {
+    pub query: QueryId,
+    pub principal: Principal,
+    pub action: Action,
+    /// Full names of the tables touched, sorted, each once.
+    pub tables: Vec<TableName>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    Select,
+    Describe,
+    Explain,
+    Manage,
+}
+
+/// `source.schema.table`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TableName {
+    pub source: String,
+    pub schema: String,
+    pub table: String,
+}
+
+impl std::fmt::Display for TableName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.source, self.schema, self.table)
+    }
+}
+
+/// A policy actor's answer about one query at one epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    pub query: QueryId,
+    pub verdict: Verdict,
+    pub epoch: Epoch,
+    /// Node whose policy actor decided.
+    pub decided_by: NodeId,
+    /// Tables it was asked about: a plan may touch no other.
+    pub tables: Vec<TableName>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    Permit,
+    Deny { reason: String },
+}
+
+/// A row of `system.queries`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryRow {
+    pub query: QueryId,
+    pub coordinator: NodeId,
+    pub principal: String,
+    pub door: String,
+    /// `queued`, `deciding`, `planning`, `running`, `done`, `failed`, `cancelled`.
+    pub state: String,
+    /// Statement text, cut to 1,000 characters.
+    pub sql: String,
+    pub started_unix_ms: u64,
+    /// Time in each step so far, microseconds: admission, decision, planning, execution.
+    pub admission_us: u64,
+    pub decision_us: u64,
+    pub planning_us: u64,
+    pub execution_us: u64,
+    pub rows: u64,
+    pub restarts: u32,
+    pub error: Option<String>,
+}
+
+/// A row of `system.subqueries`: one attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubqueryRow {
+    pub query: QueryId,
+    pub ordinal: u32,
+    pub attempt: u32,
+    pub source: String,
+    pub edge: NodeId,
+    /// Rule under which this attempt was started (`first`, `R0`, `R1`, `R5`).
+    pub rule: String,
+    /// `running`, `done`, `failed`, `cancelled`.
+    pub state: String,
+    /// SQL sent, cut to 1,000 characters.
+    pub sql: String,
+    pub rows: u64,
+    pub bytes: u64,
+    pub elapsed_us: u64,
+    pub error: Option<String>,
+}
+
+/// A row of `system.actors`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActorRow {
+    pub node: NodeId,
+    /// Name within the node, such as `edge/orders` or `query/…`.
+    pub name: String,
+    pub supervisor: String,
+    /// `starting`, `running`, `backing off`, `stopped`.
+    pub state: String,
+    pub restarts: u32,
+    pub last_failure: Option<String>,
+}

@@ -1,0 +1,89 @@
+//! The three calls that an edge answers, each on a data stream of its own.
+//!
+//! Request: one `Request` frame holding an [`EdgeCall`]. Answer to `Query`: a `Schema` frame, any number of
+//! `Batch` frames, one `Trailer`; or an `Error` frame instead of whatever would have come next. Answer to
+//! `GetSchema` and `Ping`: one `Reply` frame, or an `Error`. A stream that ends otherwise has failed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{AttemptId, Epoch, NodeId, SourceName, TraceId},
+    schema::{SourceSchema, WireSchema},
+};
+
+/// Version of everything in this module. A node refuses what it cannot speak with GL4009.
+pub const EDGE_CALL_VERSION: u16 = 1;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeCall {
+    pub version: u16,
+    pub trace: TraceId,
+    /// Time left, milliseconds. The edge stops, and stops its source, when it has passed.
+    pub deadline_ms: u64,
+    pub request: EdgeRequest,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EdgeRequest {
+    Query(SignedSubquery),
+    GetSchema { source: SourceName },
+    Ping { source: SourceName },
+}
+
+/// A [`Subquery`], encoded, with the signature of the coordinator's node key over exactly these bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedSubquery {
+    pub payload: Vec<u8>,
+    pub signer: NodeId,
+    /// Ed25519, 64 bytes.
+    pub signature: Vec<u8>,
+}
+
+/// One attempt at one sub-query. The edge checks signer, addressee, expiry and epoch; it decides nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subquery {
+    pub attempt: AttemptId,
+    /// The edge's node, so that a sub-query cannot be replayed at another.
+    pub edge: NodeId,
+    pub source: SourceName,
+    /// In the source's own dialect.
+    pub sql: String,
+    /// Types and names that the answer must have.
+    pub schema: WireSchema,
+    /// Principal's id, for the source's log.
+    pub principal: String,
+    /// Epoch the statement was decided at.
+    pub epoch: Epoch,
+    /// Unix time in milliseconds after which the edge refuses it.
+    pub expires_unix_ms: u64,
+    /// Rows in every batch but the last.
+    pub batch_rows: u32,
+    pub compression: Compression,
+}
+
+/// Compression of batch bodies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Compression {
+    None,
+    Lz4,
+    Zstd,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EdgeReply {
+    Schema(SourceSchema),
+    /// The edge and its source both answered.
+    Pong {
+        source_ms: u64,
+    },
+}
+
+/// Last frame of a `Query` answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trailer {
+    pub attempt: AttemptId,
+    pub batches: u64,
+    pub rows: u64,
+    /// Rolling digest over the payloads of the `Schema` and `Batch` frames, in order (see `digest`).
+    pub digest: [u8; 32],
+}

@@ -1,0 +1,5 @@
+//! Messages between nodes. Each has a size limit and is refused with a code when it does not fit.
+
+pub mod control;
+pub mod edge;
+pub mod join;

@@ -1,0 +1,110 @@
+//! Commands of the replicated log. Each is small, deterministic and compare-and-set where two writers could meet.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Grant, Member, MemberStatus, MeshFacts, Role, RoleWanted, SourceSpec};
+use crate::{
+    error::MeshError,
+    ids::{Epoch, NodeId, NodeUuid, SourceName},
+};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// The founder's first command: facts, founding members, roles wanted, the formation token.
+    Form {
+        facts: MeshFacts,
+        members: Vec<Member>,
+        wanted: BTreeMap<Role, RoleWanted>,
+        grants: Vec<Grant>,
+    },
+    /// Spends one use of a grant and allocates an id, in one step. `member.id` is ignored.
+    Admit {
+        grant: String,
+        member: Member,
+        now_unix_ms: u64,
+    },
+    /// A node's own facts have changed (address, door, labels, name, key).
+    Describe {
+        node: NodeId,
+        uuid: NodeUuid,
+        name: String,
+        address: String,
+        door: Option<String>,
+        labels: BTreeMap<String, String>,
+        outbound_only: bool,
+    },
+    /// Only if the status still is `from`.
+    SetStatus {
+        node: NodeId,
+        from: MemberStatus,
+        to: MemberStatus,
+        now_unix_ms: u64,
+    },
+    SetVoter {
+        node: NodeId,
+        voter: bool,
+    },
+    Remove {
+        node: NodeId,
+    },
+    /// `expect_version`: `None` for any, `Some(0)` for "must not exist". An equal spec changes nothing.
+    ApplySource {
+        spec: SourceSpec,
+        expect_version: Option<u64>,
+    },
+    DropSource {
+        name: SourceName,
+    },
+    Want {
+        role: Role,
+        wanted: Option<RoleWanted>,
+    },
+    /// Placement's output, only if the epoch still is the one it was computed from.
+    Assign {
+        at: Epoch,
+        changes: Vec<RoleChange>,
+    },
+    PutGrant {
+        grant: Grant,
+    },
+    RevokeGrant {
+        id: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleChange {
+    pub role: Role,
+    pub node: NodeId,
+    pub held: bool,
+}
+
+/// What applying a command came to. A refusal changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    Done { epoch: Epoch },
+    Admitted { node: NodeId, epoch: Epoch },
+    Applied { version: u64, changed: bool },
+    Refused(MeshError),
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Command::Form { members, .. } => write!(f, "form a mesh of {}", members.len()),
+            Command::Admit { grant, .. } => write!(f, "admit by grant {grant}"),
+            Command::Describe { node, .. } => write!(f, "describe {node}"),
+            Command::SetStatus { node, to, .. } => write!(f, "set {node} {to:?}"),
+            Command::SetVoter { node, voter } => write!(f, "set voter {node} {voter}"),
+            Command::Remove { node } => write!(f, "remove {node}"),
+            Command::ApplySource { spec, .. } => write!(f, "apply source {}", spec.name),
+            Command::DropSource { name } => write!(f, "drop source {name}"),
+            Command::Want { role, .. } => write!(f, "want {role}"),
+            Command::Assign { at, changes } => write!(f, "assign {} changes at {at}", changes.len()),
+            Command::PutGrant { grant } => write!(f, "put grant {}", grant.id),
+            Command::RevokeGrant { id } => write!(f, "revoke grant {id}"),
+        }
+    }
+}

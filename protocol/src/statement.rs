@@ -1,0 +1,120 @@
+//! The one port through which every door runs statements. A door turns bytes into these calls and results into
+//! bytes; it decides nothing, plans nothing and holds no rows of its own.
+
+use std::{pin::Pin, time::Duration};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use async_trait::async_trait;
+use futures::Stream;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Result,
+    ids::{NodeId, QueryId, SourceName},
+    principal::Principal,
+    state::SourceSpec,
+};
+
+/// Batches of one result, in order, ending after the last row or at the first error. Dropping it cancels the query.
+pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
+
+/// Who asks, over which door, with what settings. Made by a door after it has authenticated the caller.
+#[derive(Debug, Clone)]
+pub struct Session {
+    pub principal: Principal,
+    /// Door's name for `system.queries`: `flight`.
+    pub door: &'static str,
+    pub options: SessionOptions,
+}
+
+/// Settings that a client may choose for its statements (`SET greylag.*`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionOptions {
+    pub delivery: Delivery,
+    /// Longest time for a whole statement, from admission to last row; `None` is the node's own limit.
+    pub timeout: Option<Duration>,
+    /// Rows in a batch; also the unit of digests. At least 1.
+    pub batch_rows: u32,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { delivery: Delivery::Streamed, timeout: None, batch_rows: 8192 }
+    }
+}
+
+/// How a sub-query's rows are released to the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Delivery {
+    /// Held back up to the window, then released as they come.
+    Streamed,
+    /// Held back until the trailer has arrived, whatever the size.
+    Spooled,
+}
+
+/// What is known about a statement without running it.
+#[derive(Debug, Clone)]
+pub struct StatementInfo {
+    pub schema: SchemaRef,
+    /// One field for each placeholder `$1`, `$2`, ...
+    pub parameters: SchemaRef,
+}
+
+/// A running statement.
+pub struct RunningStatement {
+    pub query: QueryId,
+    pub schema: SchemaRef,
+    pub batches: BatchStream,
+}
+
+/// A change or question that is not SQL: resources, tokens, membership.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum AdminCall {
+    /// Create or replace sources. `expect_version` 0 means that it must not exist yet.
+    ApplySource {
+        spec: SourceSpec,
+        expect_version: Option<u64>,
+    },
+    DropSource {
+        name: SourceName,
+    },
+    /// A join token for `uses` nodes, valid for `ttl_secs`.
+    CreateJoinToken {
+        uses: u32,
+        ttl_secs: u64,
+    },
+    RevokeJoinToken {
+        id: String,
+    },
+    /// Takes a node out of the membership; its certificate is worth nothing from then on.
+    RemoveNode {
+        node: NodeId,
+    },
+    /// A bearer token for `subject`, valid for `ttl_secs`, signed by the mesh.
+    IssueBearer {
+        subject: String,
+        roles: Vec<String>,
+        ttl_secs: u64,
+    },
+}
+
+/// Answer to an [`AdminCall`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum AdminReply {
+    Applied { version: u64, changed: bool },
+    Token { token: String },
+    Done,
+}
+
+/// What a coordinator offers to doors.
+#[async_trait]
+pub trait StatementService: Send + Sync + 'static {
+    /// Parses, decides and plans, but runs nothing.
+    async fn describe(&self, session: &Session, sql: &str) -> Result<StatementInfo>;
+    /// Runs a statement. `parameters` has one row, one column for each placeholder.
+    async fn execute(&self, session: &Session, sql: &str, parameters: Option<RecordBatch>) -> Result<RunningStatement>;
+    /// Stops a query that this principal (or an admin) started. False if no such query runs here.
+    async fn cancel(&self, session: &Session, query: QueryId) -> Result<bool>;
+    /// Admin principals only.
+    async fn admin(&self, session: &Session, call: AdminCall) -> Result<AdminReply>;
+}
