@@ -1,0 +1,5 @@
+//! Which node holds which role.
+
+mod plan;
+
+pub use plan::plan;

@@ -1,0 +1,5 @@
+//! How commands change the replicated state.
+
+mod apply;
+
+pub use apply::apply;
