@@ -1,0 +1,21 @@
+//! Who lives, who restarts whom, who asks whom: the supervisor, the role actors and their pure cores, and the ports
+//! through which the engine and the connectors are plugged in. No DataFusion here.
+
+pub mod context;
+pub mod coordinator;
+pub mod directory;
+pub mod edge;
+pub mod node;
+pub mod peers;
+pub mod placement;
+pub mod planner;
+pub mod policy;
+pub mod supervision;
+pub mod tree;
+
+pub use context::{ActorHome, NodeCtx};
+pub use directory::RoleDirectory;
+pub use node::{Node, NodeParts, PeersKind};
+pub use peers::{Peers, RoleMessage, Wire};
+pub use supervision::{Budget, ChildSpec, Restart, Strategy, Supervisor, SupervisorRef};
+pub use tree::ActorTree;

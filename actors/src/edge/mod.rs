@@ -1,0 +1,3 @@
+//! The edge role.
+
+pub mod port;

@@ -1,0 +1,62 @@
+//! The port behind which sources stand. A connector implements [`Connector`]; the edge role opens it, and is the only
+//! one to do so.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use greylag_protocol::{Result, schema::SourceSchema, state::SourceSpec, statement::BatchStream};
+use tokio_util::sync::CancellationToken;
+
+/// One sub-query, as a connector sees it.
+#[derive(Debug, Clone)]
+pub struct ConnectorQuery {
+    /// In the source's own dialect; one `SELECT`.
+    pub sql: String,
+    /// Types and names that the batches must have, by position. A value that does not fit is GL3011, a column that
+    /// cannot be converted GL3006.
+    pub schema: SchemaRef,
+    /// Rows of every batch but the last. (The connector may send other sizes: the edge re-cuts them.)
+    pub batch_rows: usize,
+    /// Time left.
+    pub timeout: Duration,
+    /// Fires when nobody wants the rows any more: the statement must be stopped in the database, not only dropped.
+    pub cancel: CancellationToken,
+    /// For the source's own log, where it has a place for it.
+    pub label: String,
+}
+
+/// An opened source. Read-only by construction.
+#[async_trait]
+pub trait Connector: Send + Sync + 'static {
+    /// Tables, types, keys and estimates.
+    async fn schema(&self) -> Result<SourceSchema>;
+    /// A round trip to the source itself.
+    async fn ping(&self) -> Result<()>;
+    /// Runs a sub-query. Errors before and in the stream are typed: GL3002 (try elsewhere or again), GL3010 (later),
+    /// GL3003 (never). Dropping the stream cancels like `cancel` does.
+    async fn query(&self, query: ConnectorQuery) -> Result<BatchStream>;
+}
+
+/// Opens sources by kind.
+#[async_trait]
+pub trait ConnectorFactory: Send + Sync + 'static {
+    /// Kinds it knows.
+    fn kinds(&self) -> Vec<&'static str>;
+    /// Checks a resource without opening anything: GL6002 naming the field.
+    fn validate(&self, spec: &SourceSpec) -> Result<()>;
+    /// Opens it. `secrets` resolves references of the form `env:NAME` and `file:/path`.
+    async fn open(&self, spec: &SourceSpec, secrets: &dyn Secrets) -> Result<Arc<dyn Connector>>;
+}
+
+/// Resolves credential references on this node.
+pub trait Secrets: Send + Sync {
+    /// The value behind a reference. GL6002 for a value that is not a reference, or a reference to nothing.
+    fn resolve(&self, reference: &str) -> Result<String>;
+}
+
+/// Options of a source that hold credentials and therefore must be references, for every kind.
+pub const SECRET_OPTIONS: [&str; 3] = ["password", "url", "token"];
+
+/// Options after resolution, for a connector's own parsing.
+pub type Options = BTreeMap<String, String>;

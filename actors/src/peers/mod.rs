@@ -1,0 +1,34 @@
+//! How role actors of different nodes ask each other: the port, and the one message that travels. Production speaks
+//! ractor_cluster ([`ClusterPeers`]); a simulation, where several nodes share a process and ractor_cluster's registries
+//! cannot, speaks one stream per call ([`StreamPeers`]). Small control calls only; rows never come this way.
+
+mod cluster;
+mod message;
+mod stream;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use greylag_protocol::{
+    NodeId, Result,
+    messages::control::{ControlReply, ControlRequest},
+    state::Role,
+};
+
+pub use cluster::ClusterPeers;
+pub use message::{RoleMessage, Wire, call_actor};
+pub use stream::StreamPeers;
+
+/// Calls to role actors, wherever they run. Every call ends within its time-out; none is repeated by the port.
+#[async_trait]
+pub trait Peers: Send + Sync + 'static {
+    /// Nodes whose actor of this role can be called now, in order of id. A node that has been given the role but
+    /// cannot be reached is not listed; nor is one that has just been lost and not been noticed yet left out: a call
+    /// decides.
+    fn members(&self, role: &Role) -> Vec<NodeId>;
+
+    /// Asks one actor. `ControlReply::Error` comes back as the error it holds. GL4013 when the node or its actor
+    /// cannot be reached (at once, if that is known), GL5002 when it does not answer in time, GL4012 for a message
+    /// over its limit.
+    async fn call(&self, to: NodeId, role: &Role, request: ControlRequest, timeout: Duration) -> Result<ControlReply>;
+}

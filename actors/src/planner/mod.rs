@@ -1,0 +1,3 @@
+//! The planner role.
+
+pub mod port;

@@ -1,0 +1,122 @@
+//! The port behind which the query engine stands. The engine implements [`QueryEngine`]; the planner role calls it and
+//! hands the finished plan to the coordinator; the plan calls back through [`SubqueryOpener`] for every scan of a
+//! source.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use async_trait::async_trait;
+use greylag_protocol::{
+    Epoch, QueryId, Result, SourceName,
+    messages::control::{Action, TableName},
+    schema::SourceSchema,
+    statement::{BatchStream, SessionOptions},
+};
+
+/// What all sources offer, as one statement sees it from its first step to its last.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    pub sources: BTreeMap<SourceName, Arc<SourceSchema>>,
+    /// Sources that are declared but whose schema could not be had, with the reason.
+    pub unavailable: BTreeMap<SourceName, greylag_protocol::MeshError>,
+}
+
+/// What a parsed statement wants to do, before anybody has decided whether it may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touched {
+    pub action: Action,
+    /// Sorted, each once. `system` tables have the source `greylag` and the schema `system`.
+    pub tables: Vec<TableName>,
+}
+
+/// Proof that a policy actor permitted this statement. Only the policy role can make one; the engine refuses
+/// (GL2005) to plan a table that it does not list.
+#[derive(Debug, Clone)]
+pub struct Permit {
+    query: QueryId,
+    epoch: Epoch,
+    tables: Vec<TableName>,
+}
+
+impl Permit {
+    /// Crate-private on purpose: see `policy`.
+    #[allow(dead_code, reason = "called by the policy role")]
+    pub(crate) fn new(query: QueryId, epoch: Epoch, tables: Vec<TableName>) -> Self {
+        Self { query, epoch, tables }
+    }
+    pub fn query(&self) -> QueryId {
+        self.query
+    }
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+    pub fn covers(&self, table: &TableName) -> bool {
+        self.tables.contains(table)
+    }
+}
+
+/// A statement to plan.
+pub struct PlanRequest {
+    pub permit: Permit,
+    pub sql: String,
+    /// One row, one column for each placeholder.
+    pub parameters: Option<RecordBatch>,
+    pub catalog: Arc<Catalog>,
+    pub options: SessionOptions,
+    /// Content of `system.*`, read when the plan runs.
+    pub system: Arc<dyn SystemTables>,
+    /// Names a live edge for `EXPLAIN`.
+    pub edges: Arc<dyn EdgeDirectory>,
+}
+
+/// One sub-query of a finished plan, for `EXPLAIN` and for the coordinator.
+#[derive(Debug, Clone)]
+pub struct SubqueryPlan {
+    /// Position in plan order, from 0.
+    pub ordinal: u32,
+    pub source: SourceName,
+    /// In the source's dialect.
+    pub sql: String,
+    pub schema: SchemaRef,
+    /// Whether the consumer needs the whole output before it can use any of it (join build side, scalar sub-query):
+    /// then holding it back to the trailer costs nothing.
+    pub blocks_consumer: bool,
+}
+
+/// Opens sub-queries for a running plan. Given by the coordinator; restarts happen behind it.
+#[async_trait]
+pub trait SubqueryOpener: Send + Sync {
+    /// Batches of the sub-query, each row exactly once, or an error after which the query cannot go on.
+    async fn open(&self, subquery: &SubqueryPlan) -> Result<BatchStream>;
+}
+
+/// Content of `system.*`.
+#[async_trait]
+pub trait SystemTables: Send + Sync {
+    /// Names and schemas of the system tables.
+    fn schemas(&self) -> Vec<(&'static str, SchemaRef)>;
+    async fn rows(&self, table: &str) -> Result<RecordBatch>;
+}
+
+/// Who would serve a source now.
+pub trait EdgeDirectory: Send + Sync {
+    fn edges(&self, source: &SourceName) -> Vec<greylag_protocol::NodeId>;
+}
+
+/// A plan that can be executed any number of times, each time from the start.
+pub trait ExecutablePlan: Send + Sync {
+    fn schema(&self) -> SchemaRef;
+    fn parameters(&self) -> SchemaRef;
+    fn subqueries(&self) -> Vec<SubqueryPlan>;
+    /// Starts it. Work is done only as the stream is polled (and on tasks that end when it is dropped).
+    fn execute(&self, opener: Arc<dyn SubqueryOpener>) -> Result<BatchStream>;
+}
+
+/// The query engine.
+#[async_trait]
+pub trait QueryEngine: Send + Sync + 'static {
+    /// Parses, refuses what is not a query, and resolves the tables it names against the catalog (see the engine for
+    /// how one-part and two-part names resolve). Errors: GL1001, GL1002, GL1005, GL1006, GL1009, GL3001.
+    fn touched(&self, sql: &str, catalog: &Catalog) -> Result<Touched>;
+    async fn plan(&self, request: PlanRequest) -> Result<Arc<dyn ExecutablePlan>>;
+}
