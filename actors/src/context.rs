@@ -12,6 +12,7 @@ use ractor::ActorCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    coordinator::port::BearerIssuer,
     directory::RoleDirectory,
     edge::port::{ConnectorFactory, Secrets},
     peers::Peers,
@@ -55,6 +56,8 @@ pub struct NodeCtx {
     pub engine: Arc<dyn QueryEngine>,
     pub connectors: Arc<dyn ConnectorFactory>,
     pub secrets: Arc<dyn Secrets>,
+    /// Signs bearer tokens; `None` where no door's crate is plugged in.
+    pub bearer: Option<Arc<dyn BearerIssuer>>,
     pub directory: RoleDirectory,
     pub home: ActorHome,
     /// Fires when the node shuts down. Tasks that are no actors end on it.

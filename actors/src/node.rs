@@ -7,6 +7,7 @@ use greylag_protocol::{Result, state::Role, statement::StatementService};
 
 use crate::{
     NodeCtx,
+    coordinator::port::BearerIssuer,
     edge::port::{ConnectorFactory, Secrets},
     planner::port::QueryEngine,
 };
@@ -26,6 +27,7 @@ pub struct NodeParts {
     pub engine: Arc<dyn QueryEngine>,
     pub connectors: Arc<dyn ConnectorFactory>,
     pub secrets: Arc<dyn Secrets>,
+    pub bearer: Option<Arc<dyn BearerIssuer>>,
     pub limits: Limits,
     pub timing: Timing,
     pub peers: PeersKind,
