@@ -1,10 +1,14 @@
 //! Frames of streams between nodes. A bi-stream starts with one tag byte; then come frames: one byte of kind, four
 //! bytes of length (little endian), the payload. Each kind has its own limit, checked before anything is allocated.
 
+use bytes::{Buf, Bytes, BytesMut};
+use serde::{Serialize, de::DeserializeOwned};
+
 use crate::{
     error::{ErrorCode, MeshError, Result},
     ipc::{BATCH_BYTES_MAX, SCHEMA_BYTES_MAX},
     messages::{control::CONTROL_BYTES_MAX, join::JOIN_BYTES_MAX},
+    wire,
 };
 
 /// ALPN of members. Needs a client certificate.
@@ -137,5 +141,74 @@ impl FrameHead {
             ));
         }
         Ok(self)
+    }
+}
+
+/// A whole frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    pub kind: FrameKind,
+    pub payload: Bytes,
+}
+
+impl Frame {
+    /// Head and message, ready to be written. GL4012 if the message is over its kind's limit.
+    pub fn encode<T: Serialize>(kind: FrameKind, message: &T) -> Result<Vec<u8>> {
+        let payload = wire::encode(message, kind.limit())?;
+        let mut frame = Vec::with_capacity(HEAD_BYTES + payload.len());
+        frame.extend_from_slice(&FrameHead::of(kind, &payload)?.encode());
+        frame.extend_from_slice(&payload);
+        Ok(frame)
+    }
+
+    /// The message of a frame that must be of this kind. GL4011 otherwise.
+    pub fn decode<T: DeserializeOwned>(&self, kind: FrameKind) -> Result<T> {
+        if self.kind != kind {
+            return Err(MeshError::new(
+                ErrorCode::MalformedFrame,
+                format!("a {:?} frame came in place of a {kind:?} frame", self.kind),
+            ));
+        }
+        wire::decode(&self.payload, kind.limit())
+    }
+}
+
+/// Cuts a stream of bytes, as they come, into frames. It keeps no more than it was given: a stated length is
+/// checked, never allocated.
+#[derive(Debug, Default)]
+pub struct FrameReader {
+    buffer: BytesMut,
+}
+
+impl FrameReader {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in what has arrived. Call `next_frame` until it gives `None` before taking in more.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next frame, if it is there as a whole. After an error the stream is of no more use.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>> {
+        let Some(head) = self.buffer.first_chunk::<HEAD_BYTES>() else { return Ok(None) };
+        let head = FrameHead::decode(*head)?;
+        if self.buffer.len() - HEAD_BYTES < head.len {
+            return Ok(None);
+        }
+        self.buffer.advance(HEAD_BYTES);
+        Ok(Some(Frame { kind: head.kind, payload: self.buffer.split_to(head.len).freeze() }))
+    }
+
+    /// At the end of the stream: GL4011 if it ended within a frame.
+    pub fn finish(&self) -> Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        Err(MeshError::new(
+            ErrorCode::MalformedFrame,
+            format!("a stream ended {} bytes into a frame", self.buffer.len()),
+        ))
     }
 }
