@@ -1,0 +1,201 @@
+//! One node's configuration: every key with its default. Keys are read from TOML by [`super::load`]; this file only
+//! says what there is and checks that values make sense together.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use greylag_protocol::{ErrorCode, MeshError, Result};
+use serde::{Deserialize, Serialize};
+
+/// One node's configuration. See `greylag.toml` beside this crate for every key with its default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeConfig {
+    /// Name of this node, for people and for the label `node`.
+    pub name: String,
+    /// Name of the mesh: nodes of another name are not joined.
+    pub mesh: String,
+    pub data_dir: PathBuf,
+    /// UDP address of the mesh endpoint.
+    pub listen: SocketAddr,
+    /// `host:port` under which others reach it; `listen` if empty.
+    pub advertise: Option<String>,
+    /// `host:port` of nodes to form or join a mesh with, this one among them or not.
+    pub seeds: Vec<String>,
+    /// Nodes that found the mesh together.
+    pub expect: u32,
+    /// Reference (`env:NAME`, `file:/path`) or the token itself.
+    pub join_token: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    /// Flight SQL door; none if absent.
+    pub flight: Option<SocketAddr>,
+    /// Behind NAT or a firewall: dials everyone, is dialled by nobody.
+    pub outbound_only: bool,
+    /// One node, loopback, no questions asked.
+    pub dev: bool,
+    pub limits: Limits,
+    pub timing: Timing,
+}
+
+/// Named bounds. Every queue, cache, frame and retry loop has one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Statements running at once.
+    pub running_statements_max: u32,
+    /// Statements waiting to run.
+    pub queue_statements_max: u32,
+    /// Memory of one query before it spills or fails, bytes.
+    pub query_memory_bytes_max: u64,
+    /// Memory of all queries of the node, bytes.
+    pub node_memory_bytes_max: u64,
+    /// Rows of a sub-query held back at the gate before they are released, bytes.
+    pub hold_back_bytes_max: u64,
+    /// Attempts at one sub-query.
+    pub subquery_attempts_max: u32,
+    /// Restarts over all sub-queries of a query, and of the query itself.
+    pub query_restarts_max: u32,
+    /// Sub-queries that one edge runs at once; more wait.
+    pub edge_subqueries_max: u32,
+    /// Bi-streams that a peer may have open.
+    pub peer_streams_max: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timing {
+    pub heartbeat_ms: u64,
+    pub election_ms_min: u64,
+    pub election_ms_max: u64,
+    pub keep_alive_ms: u64,
+    pub idle_timeout_ms: u64,
+    /// Longest a statement may take when its client sets no limit.
+    pub statement_timeout_ms: u64,
+    /// Longest any control call may take.
+    pub call_timeout_ms: u64,
+    /// Age after which a source's schema is read again.
+    pub schema_ttl_ms: u64,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            name: "node".into(),
+            mesh: "greylag".into(),
+            data_dir: PathBuf::from("greylag-data"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            advertise: None,
+            seeds: Vec::new(),
+            expect: 1,
+            join_token: None,
+            labels: BTreeMap::new(),
+            flight: None,
+            outbound_only: false,
+            dev: false,
+            limits: Limits::default(),
+            timing: Timing::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            running_statements_max: 16,
+            queue_statements_max: 256,
+            query_memory_bytes_max: 1 << 30,
+            node_memory_bytes_max: 4 << 30,
+            hold_back_bytes_max: 8 << 20,
+            subquery_attempts_max: 4,
+            query_restarts_max: 8,
+            edge_subqueries_max: 32,
+            peer_streams_max: 1024,
+        }
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 200,
+            election_ms_min: 800,
+            election_ms_max: 1600,
+            keep_alive_ms: 300,
+            idle_timeout_ms: 1500,
+            statement_timeout_ms: 300_000,
+            call_timeout_ms: 5_000,
+            schema_ttl_ms: 60_000,
+        }
+    }
+}
+
+impl NodeConfig {
+    /// Checks values that only make sense together. GL6001 naming the key.
+    pub fn validate(&self) -> Result<()> {
+        let wrong = |message: String| Err(MeshError::new(ErrorCode::InvalidConfig, message));
+        if self.name.is_empty() || self.name.len() > 63 {
+            return wrong("`name` must have 1-63 characters".into());
+        }
+        if self.expect == 0 {
+            return wrong("`expect` must be at least 1".into());
+        }
+        if self.expect > 1 && self.seeds.is_empty() {
+            return wrong(format!("`expect` is {} but `seeds` is empty", self.expect));
+        }
+        if self.dev && (self.expect > 1 || !self.seeds.is_empty()) {
+            return wrong("`dev` is a mesh of one: it takes no `seeds` and no `expect`".into());
+        }
+        if self.dev && !self.listen.ip().is_loopback() {
+            return wrong("`dev` listens on loopback only: see `listen`".into());
+        }
+        if let Some(flight) = self.flight.filter(|f| !f.ip().is_loopback()) {
+            return wrong(format!(
+                "`flight` = `{flight}`: the door does not speak TLS yet, so it listens on loopback only"
+            ));
+        }
+        if self.labels.contains_key("node") {
+            return wrong("the label `node` always is the node's name and cannot be set".into());
+        }
+        self.timing.validate()?;
+        self.limits.validate()
+    }
+
+    /// `host:port` under which others reach this node.
+    pub fn advertised(&self) -> String {
+        self.advertise.clone().unwrap_or_else(|| self.listen.to_string())
+    }
+}
+
+impl Timing {
+    fn validate(&self) -> Result<()> {
+        let ordered = self.heartbeat_ms > 0
+            && self.heartbeat_ms * 2 <= self.election_ms_min
+            && self.election_ms_min < self.election_ms_max
+            && self.keep_alive_ms * 2 <= self.idle_timeout_ms;
+        if ordered {
+            return Ok(());
+        }
+        Err(MeshError::new(
+            ErrorCode::InvalidConfig,
+            "`timing` must have heartbeat_ms * 2 <= election_ms_min < election_ms_max and keep_alive_ms * 2 <= idle_timeout_ms",
+        ))
+    }
+}
+
+impl Limits {
+    fn validate(&self) -> Result<()> {
+        let counts = [
+            ("running_statements_max", u64::from(self.running_statements_max)),
+            ("query_memory_bytes_max", self.query_memory_bytes_max),
+            ("node_memory_bytes_max", self.node_memory_bytes_max),
+            ("subquery_attempts_max", u64::from(self.subquery_attempts_max)),
+            ("edge_subqueries_max", u64::from(self.edge_subqueries_max)),
+            ("peer_streams_max", u64::from(self.peer_streams_max)),
+        ];
+        match counts.iter().find(|(_, v)| *v == 0) {
+            Some((key, _)) => {
+                Err(MeshError::new(ErrorCode::InvalidConfig, format!("`limits.{key}` must be at least 1")))
+            }
+            None => Ok(()),
+        }
+    }
+}
