@@ -1,8 +1,94 @@
-//! Placement: from roles wanted and members to changes of roles held.
+//! Placement: from roles wanted and members to changes of roles held. For each role, in this order:
+//!
+//! 1. Members that are up, fit the labels and hold the role keep it, as many as are wanted (least loaded first).
+//! 2. Seats left go to other members that are up and fit: fewest roles first, then smallest id.
+//! 3. Seats left even then stay with holders that are down: nobody else can take them, so the role is there again with
+//!    its node, without another decision. They never hold a seat that a live member could have.
+//! 4. A draining member keeps a role only while no member that is up can hold it at all.
+//!
+//! The planner role follows the coordinator role, since a coordinator asks the planner on its own node.
+//!
+//! INVARIANT: applying a plan leaves nothing to plan; nobody holds a role whose labels it lacks; no role has more
+//! holders than wanted.
 
-use greylag_protocol::state::{ControlState, RoleChange};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Changes that bring roles held to roles wanted, in a fixed order. Empty when there is nothing to do.
-pub fn plan(_state: &ControlState) -> Vec<RoleChange> {
-    todo!()
+use greylag_protocol::{
+    NodeId,
+    state::{ControlState, Member, MemberStatus, Role, RoleChange, RoleCount, RoleWanted},
+};
+
+/// The label that every node carries without being told: its value is the node's name, whatever else it claims.
+pub const NODE_LABEL: &str = "node";
+
+/// Changes that bring roles held to roles wanted, by role and node. Empty when there is nothing to do.
+pub fn plan(state: &ControlState) -> Vec<RoleChange> {
+    let none = BTreeSet::new();
+    let mut load = loads(state);
+    let mut seated: BTreeMap<Role, BTreeSet<NodeId>> = BTreeMap::new();
+    // `Role` orders the coordinator before the planner that follows it.
+    let roles: BTreeSet<&Role> = state.wanted.keys().chain(state.held.keys()).chain([&Role::Planner]).collect();
+    let mut changes = Vec::new();
+    for role in roles {
+        let before = state.held.get(role).unwrap_or(&none);
+        let after = match (role, seated.get(&Role::Coordinator), state.wanted.get(role)) {
+            (Role::Planner, Some(coordinators), _) => coordinators.clone(),
+            (_, _, Some(wanted)) => seats(state, wanted, before, &load),
+            (_, _, None) => BTreeSet::new(),
+        };
+        for node in before.difference(&after) {
+            changes.push(RoleChange { role: role.clone(), node: *node, held: false });
+            load.entry(*node).and_modify(|n| *n = n.saturating_sub(1));
+        }
+        for node in after.difference(before) {
+            changes.push(RoleChange { role: role.clone(), node: *node, held: true });
+            *load.entry(*node).or_default() += 1;
+        }
+        if state.wanted.contains_key(role) {
+            seated.insert(role.clone(), after);
+        }
+    }
+    changes
+}
+
+/// Roles held, by node.
+fn loads(state: &ControlState) -> BTreeMap<NodeId, usize> {
+    let mut load = BTreeMap::new();
+    for node in state.held.values().flatten() {
+        *load.entry(*node).or_default() += 1;
+    }
+    load
+}
+
+fn seats(
+    state: &ControlState,
+    wanted: &RoleWanted,
+    holders: &BTreeSet<NodeId>,
+    load: &BTreeMap<NodeId, usize>,
+) -> BTreeSet<NodeId> {
+    let count = match wanted.count {
+        RoleCount::All => usize::MAX,
+        RoleCount::AtMost(count) => count as usize,
+    };
+    let fitting = || state.members.values().filter(|m| fits(m, &wanted.labels));
+    let holds = |m: &&Member| holders.contains(&m.id);
+
+    let mut up: Vec<NodeId> = fitting().filter(|m| m.status == MemberStatus::Up).map(|m| m.id).collect();
+    up.sort_by_key(|node| (!holders.contains(node), load.get(node).copied().unwrap_or(0), *node));
+    let mut seats: BTreeSet<NodeId> = up.into_iter().take(count).collect();
+
+    let nobody_up = seats.is_empty();
+    let down = fitting().filter(holds).filter(|m| m.status == MemberStatus::Down).map(|m| m.id);
+    let draining = fitting().filter(holds).filter(|m| nobody_up && m.status == MemberStatus::Draining).map(|m| m.id);
+    let left = count - seats.len();
+    let staying: Vec<NodeId> = draining.chain(down).take(left).collect();
+    seats.extend(staying);
+    seats
+}
+
+fn fits(member: &Member, labels: &BTreeMap<String, String>) -> bool {
+    labels.iter().all(|(key, value)| match key.as_str() {
+        NODE_LABEL => &member.name == value,
+        _ => member.labels.get(key) == Some(value),
+    })
 }

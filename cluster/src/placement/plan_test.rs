@@ -1,0 +1,216 @@
+//! Placement by table, and its invariants over random states.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use greylag_protocol::{
+    NodeId, SourceName,
+    state::{ControlState, Member, MemberStatus, Role, RoleChange, RoleCount, RoleWanted},
+};
+use proptest::prelude::*;
+
+use super::plan;
+use crate::state::fixture::member;
+
+fn edge(source: &str) -> Role {
+    Role::Edge(SourceName::new(source).unwrap())
+}
+
+fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+fn wanted(count: RoleCount, pairs: &[(&str, &str)]) -> RoleWanted {
+    RoleWanted { count, labels: labels(pairs) }
+}
+
+fn mesh(members: &[(u64, MemberStatus)]) -> ControlState {
+    let members = members.iter().map(|(id, status)| (NodeId(*id), Member { status: *status, ..member(*id) }));
+    ControlState { members: members.collect(), ..ControlState::default() }
+}
+
+fn hold(state: &mut ControlState, role: Role, nodes: &[u64]) {
+    state.held.insert(role, nodes.iter().map(|n| NodeId(*n)).collect());
+}
+
+fn carry_out(state: &mut ControlState, changes: &[RoleChange]) {
+    for change in changes {
+        let holders = state.held.entry(change.role.clone()).or_default();
+        let news = if change.held { holders.insert(change.node) } else { holders.remove(&change.node) };
+        assert!(news, "{change:?} changes nothing");
+    }
+    state.held.retain(|_, holders| !holders.is_empty());
+}
+
+/// Holders of `role` after the plan.
+fn planned(state: &ControlState, role: &Role) -> Vec<u64> {
+    let mut after = state.clone();
+    carry_out(&mut after, &plan(state));
+    after.held.get(role).map(|nodes| nodes.iter().map(|n| n.0).collect()).unwrap_or_default()
+}
+
+use MemberStatus::{Down, Draining, Up};
+use RoleCount::{All, AtMost};
+
+#[test]
+fn all_means_everybody_who_is_up() {
+    let mut state = mesh(&[(1, Up), (2, Down), (3, Draining), (4, Up)]);
+    state.wanted.insert(Role::Coordinator, wanted(All, &[]));
+    assert_eq!(planned(&state, &Role::Coordinator), [1, 4]);
+    // The planner is where the coordinator is, wanted or not.
+    assert_eq!(planned(&state, &Role::Planner), [1, 4]);
+    state.wanted.insert(Role::Planner, wanted(AtMost(1), &[("site", "nowhere")]));
+    assert_eq!(planned(&state, &Role::Planner), [1, 4]);
+}
+
+#[test]
+fn spread_by_load_then_by_id() {
+    let mut state = mesh(&[(1, Up), (2, Up), (3, Up)]);
+    state.wanted.insert(edge("a"), wanted(AtMost(2), &[]));
+    state.wanted.insert(edge("b"), wanted(AtMost(1), &[]));
+    state.wanted.insert(edge("c"), wanted(AtMost(2), &[]));
+    assert_eq!(planned(&state, &edge("a")), [1, 2]);
+    assert_eq!(planned(&state, &edge("b")), [3]);
+    assert_eq!(planned(&state, &edge("c")), [1, 2]);
+}
+
+#[test]
+fn holders_stay_and_surplus_leaves_the_most_loaded() {
+    let mut state = mesh(&[(1, Up), (2, Up), (3, Up)]);
+    state.wanted.insert(edge("a"), wanted(AtMost(1), &[]));
+    state.wanted.insert(edge("b"), wanted(AtMost(1), &[]));
+    hold(&mut state, edge("a"), &[3]);
+    hold(&mut state, edge("b"), &[3]);
+    assert_eq!(plan(&state), [], "a balance is not worth a move");
+    state.wanted.insert(edge("c"), wanted(AtMost(2), &[]));
+    hold(&mut state, edge("c"), &[1, 2, 3]);
+    assert_eq!(planned(&state, &edge("c")), [1, 2]);
+}
+
+#[test]
+fn labels_decide_and_node_is_the_name() {
+    let mut state = mesh(&[(1, Up), (2, Up), (3, Up)]);
+    state.members.get_mut(&NodeId(2)).unwrap().labels = labels(&[("site", "a"), ("node", "n3")]);
+    state.wanted.insert(edge("by_site"), wanted(AtMost(3), &[("site", "a")]));
+    state.wanted.insert(edge("by_name"), wanted(AtMost(3), &[("node", "n3")]));
+    state.wanted.insert(edge("nowhere"), wanted(AtMost(3), &[("site", "b")]));
+    assert_eq!(planned(&state, &edge("by_site")), [2]);
+    assert_eq!(planned(&state, &edge("by_name")), [3]);
+    assert_eq!(planned(&state, &edge("nowhere")), [] as [u64; 0]);
+    // A holder that lost the label loses the role.
+    hold(&mut state, edge("by_site"), &[1, 2]);
+    assert_eq!(planned(&state, &edge("by_site")), [2]);
+}
+
+#[test]
+fn a_seat_of_a_node_that_is_down_moves_where_it_can() {
+    let mut state = mesh(&[(1, Down), (2, Up), (3, Up)]);
+    state.wanted.insert(edge("a"), wanted(AtMost(1), &[]));
+    hold(&mut state, edge("a"), &[1]);
+    assert_eq!(planned(&state, &edge("a")), [2]);
+    // Back again, it does not take the role back.
+    let changes = plan(&state);
+    carry_out(&mut state, &changes);
+    state.members.get_mut(&NodeId(1)).unwrap().status = Up;
+    assert_eq!(plan(&state), []);
+    // Nobody else fits: the role waits for its node.
+    let mut alone = mesh(&[(1, Down), (2, Up)]);
+    alone.wanted.insert(edge("a"), wanted(AtMost(1), &[("node", "n1")]));
+    hold(&mut alone, edge("a"), &[1]);
+    assert_eq!(plan(&alone), []);
+    // Three seats, two nodes up: the third seat waits for its holder.
+    let mut three = mesh(&[(1, Up), (2, Up), (3, Down)]);
+    three.wanted.insert(Role::Policy, wanted(AtMost(3), &[]));
+    hold(&mut three, Role::Policy, &[1, 2, 3]);
+    assert_eq!(plan(&three), []);
+}
+
+#[test]
+fn draining_gives_roles_away_unless_nobody_can_take_them() {
+    let mut state = mesh(&[(1, Draining), (2, Up)]);
+    state.wanted.insert(edge("a"), wanted(AtMost(2), &[]));
+    state.wanted.insert(edge("b"), wanted(AtMost(1), &[("node", "n1")]));
+    hold(&mut state, edge("a"), &[1]);
+    hold(&mut state, edge("b"), &[1]);
+    assert_eq!(planned(&state, &edge("a")), [2]);
+    assert_eq!(planned(&state, &edge("b")), [1]);
+}
+
+#[test]
+fn what_is_not_wanted_is_released() {
+    let mut state = mesh(&[(1, Up)]);
+    hold(&mut state, edge("a"), &[1]);
+    hold(&mut state, Role::Planner, &[1, 9]);
+    assert_eq!(planned(&state, &edge("a")), [] as [u64; 0]);
+    assert_eq!(planned(&state, &Role::Planner), [] as [u64; 0]);
+}
+
+fn any_state() -> impl Strategy<Value = ControlState> {
+    let role = prop_oneof![
+        Just(Role::Coordinator),
+        Just(Role::Planner),
+        Just(Role::Policy),
+        Just(edge("a")),
+        Just(edge("b")),
+        Just(edge("c")),
+    ];
+    let status = prop_oneof![3 => Just(Up), 1 => Just(Down), 1 => Just(Draining)];
+    let label = prop::option::of(prop_oneof![Just("a".to_owned()), Just("b".to_owned())]);
+    let count = prop_oneof![Just(All), (0u32..4).prop_map(AtMost)];
+    let members = prop::collection::btree_map(1u64..9, (status, label.clone()), 0..8);
+    let wanted = prop::collection::btree_map(role.clone(), (count, label), 0..6);
+    let held = prop::collection::btree_map(role, prop::collection::btree_set(1u64..9, 1..5), 0..6);
+    (members, wanted, held).prop_map(|(members, wanted, held)| {
+        let site = |label: Option<String>| label.map(|l| ("site".to_owned(), l)).into_iter().collect();
+        let members = members
+            .into_iter()
+            .map(|(id, (status, label))| (NodeId(id), Member { status, labels: site(label), ..member(id) }));
+        let wanted = wanted.into_iter().map(|(role, (count, l))| (role, RoleWanted { count, labels: site(l) }));
+        let held = held.into_iter().map(|(role, nodes)| (role, nodes.into_iter().map(NodeId).collect()));
+        ControlState {
+            members: members.collect(),
+            wanted: wanted.collect(),
+            held: held.collect(),
+            ..ControlState::default()
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn a_plan_is_final_bounded_and_fits(state in any_state()) {
+        let changes = plan(&state);
+        let mut after = state.clone();
+        carry_out(&mut after, &changes);
+        prop_assert_eq!(plan(&after), Vec::<RoleChange>::new());
+
+        let empty = BTreeSet::new();
+        for (role, holders) in &after.held {
+            let followed = state.wanted.contains_key(&Role::Coordinator) && *role == Role::Planner;
+            let Some(wanted) = after.wanted.get(if followed { &Role::Coordinator } else { role }) else {
+                return Err(TestCaseError::fail(format!("{role} is held and not wanted")));
+            };
+            if let AtMost(count) = wanted.count {
+                prop_assert!(holders.len() <= count as usize);
+            }
+            let up = |node: &NodeId| after.members[node].status == Up;
+            for node in holders {
+                let Some(member) = after.members.get(node) else {
+                    return Err(TestCaseError::fail(format!("{node} is no member")));
+                };
+                prop_assert!(wanted.labels.iter().all(|(k, v)| member.labels.get(k) == Some(v)));
+                // Only who held the role keeps it while it is not up.
+                let role = if followed { &Role::Coordinator } else { role };
+                prop_assert!(up(node) || state.held.get(role).unwrap_or(&empty).contains(node));
+            }
+            // A live member without the role means that no seat is with one that is not up.
+            let idle = after.members.values().any(|m| {
+                m.status == Up && !holders.contains(&m.id) && wanted.labels.iter().all(|(k, v)| m.labels.get(k) == Some(v))
+            });
+            prop_assert!(!idle || holders.iter().all(up));
+            let draining = holders.iter().any(|n| after.members[n].status == Draining);
+            prop_assert!(!draining || !holders.iter().any(up));
+        }
+    }
+}

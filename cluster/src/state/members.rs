@@ -1,0 +1,140 @@
+//! Commands about members: who is admitted, what they say of themselves, whether they are up, and who is taken out.
+//!
+//! INVARIANT: an id is given once. `next_node` only grows, and a removed id is remembered for ever.
+
+use std::collections::BTreeMap;
+
+use greylag_protocol::{
+    ErrorCode, MeshError, NodeId, NodeUuid, Result,
+    state::{ControlState, Member, MemberStatus, Role},
+};
+
+use super::{
+    MEMBER_BYTES_MAX, MEMBERS_MAX,
+    apply::{Change, labels_bytes, refused, release},
+    grants,
+};
+
+/// What a member may change about itself.
+pub(super) struct Facts<'a> {
+    pub uuid: NodeUuid,
+    pub name: &'a str,
+    pub address: &'a str,
+    pub door: &'a Option<String>,
+    pub labels: &'a BTreeMap<String, String>,
+    pub outbound_only: bool,
+}
+
+/// Admits a node by a grant. A node that lost the reply asks again with the same uuid and key, and is given the id that
+/// it already has without a second use of the grant.
+pub(super) fn admit(state: &mut ControlState, grant: &str, member: &Member, now_unix_ms: u64) -> Result<Change> {
+    let grant = grants::known(state, grant)?.clone();
+    if let Some(known) = state.members.values().find(|m| m.uuid == member.uuid) {
+        if known.public_key != member.public_key {
+            return Err(refused(format!("node uuid {} is a member already, with another key", member.uuid)));
+        }
+        return Ok(Change::Admitted { node: known.id, new: false });
+    }
+    grants::check_usable(&grant, now_unix_ms)?;
+    check_size(member)?;
+    if state.members.len() >= MEMBERS_MAX {
+        return Err(refused(format!("the mesh has {MEMBERS_MAX} members and takes no more")));
+    }
+    let id = NodeId(state.next_node);
+    state.next_node += 1;
+    grants::spend(state, &grant.id);
+    let admitted =
+        Member { id, voter: false, status: MemberStatus::Up, status_since_unix_ms: now_unix_ms, ..member.clone() };
+    state.members.insert(id, admitted);
+    Ok(Change::Admitted { node: id, new: true })
+}
+
+pub(super) fn describe(state: &mut ControlState, node: NodeId, facts: Facts<'_>) -> Result<Change> {
+    let before = known(state, node)?;
+    if before.uuid != facts.uuid {
+        return Err(refused(format!("{node} has another uuid than {}", facts.uuid)));
+    }
+    let after = Member {
+        name: facts.name.to_owned(),
+        address: facts.address.to_owned(),
+        door: facts.door.clone(),
+        labels: facts.labels.clone(),
+        outbound_only: facts.outbound_only,
+        ..before.clone()
+    };
+    if &after == before {
+        return Ok(Change::None);
+    }
+    check_size(&after)?;
+    state.members.insert(node, after);
+    Ok(Change::Made)
+}
+
+pub(super) fn set_status(
+    state: &mut ControlState,
+    node: NodeId,
+    from: MemberStatus,
+    to: MemberStatus,
+    now_unix_ms: u64,
+) -> Result<Change> {
+    let status = known(state, node)?.status;
+    if status == to {
+        return Ok(Change::None);
+    }
+    if status != from {
+        return Err(MeshError::new(
+            ErrorCode::VersionConflict,
+            format!("{node} is {status:?} and not {from:?} any more"),
+        ));
+    }
+    if let Some(member) = state.members.get_mut(&node) {
+        member.status = to;
+        member.status_since_unix_ms = now_unix_ms;
+    }
+    Ok(Change::Made)
+}
+
+pub(super) fn set_voter(state: &mut ControlState, node: NodeId, voter: bool) -> Result<Change> {
+    known(state, node)?;
+    let Some(member) = state.members.get_mut(&node) else { return Ok(Change::None) };
+    let changed = member.voter != voter;
+    member.voter = voter;
+    Ok(Change::made_if(changed))
+}
+
+pub(super) fn remove(state: &mut ControlState, node: NodeId) -> Result<Change> {
+    if state.removed.contains(&node) {
+        return Ok(Change::None);
+    }
+    known(state, node)?;
+    let others_up = state.members.values().any(|m| m.id != node && m.status == MemberStatus::Up);
+    if !others_up {
+        return Err(refused(format!("{node} cannot be removed: no other member is up")));
+    }
+    state.members.remove(&node);
+    state.removed.insert(node);
+    let roles: Vec<Role> = state.roles_of(node);
+    for role in roles {
+        release(state, &role, node);
+    }
+    Ok(Change::Made)
+}
+
+pub(super) fn known(state: &ControlState, node: NodeId) -> Result<&Member> {
+    state.member(node).ok_or_else(|| MeshError::new(ErrorCode::NotAMember, format!("{node} is not a member")))
+}
+
+pub(super) fn check_size(member: &Member) -> Result<()> {
+    let bytes = member.name.len()
+        + member.address.len()
+        + member.door.as_ref().map_or(0, String::len)
+        + member.public_key.len()
+        + labels_bytes(&member.labels);
+    if bytes > MEMBER_BYTES_MAX {
+        return Err(MeshError::new(
+            ErrorCode::InvalidConfig,
+            format!("name, addresses and labels of node `{}` are over {MEMBER_BYTES_MAX} bytes", member.name),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! Random sequences of commands: two nodes agree, ids never repeat, the epoch tells every change, and a snapshot keeps
+//! everything.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use greylag_protocol::{
+    Epoch, NodeId, SourceName,
+    state::{
+        Command, ControlState, Member, MemberStatus, Outcome, Role, RoleChange, RoleCount, RoleWanted, SourceSpec,
+    },
+};
+use proptest::prelude::*;
+
+use super::{
+    apply, decode_snapshot, encode_snapshot,
+    fixture::{form, grant, member, source},
+};
+
+fn status() -> impl Strategy<Value = MemberStatus> {
+    prop_oneof![Just(MemberStatus::Up), Just(MemberStatus::Down), Just(MemberStatus::Draining)]
+}
+
+fn role() -> impl Strategy<Value = Role> {
+    prop_oneof![
+        Just(Role::Coordinator),
+        Just(Role::Policy),
+        prop_oneof!["a", "b"].prop_map(|name| Role::Edge(SourceName::new(name).unwrap())),
+    ]
+}
+
+fn node() -> impl Strategy<Value = NodeId> {
+    (1u64..12).prop_map(NodeId)
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let name = prop_oneof!["a", "b", "c"];
+    let grant_id = prop_oneof!["g", "h", "i"];
+    let wanted = prop::option::of(
+        (0u32..3).prop_map(|count| RoleWanted { count: RoleCount::AtMost(count), labels: BTreeMap::new() }),
+    );
+    let changes = (role(), node(), any::<bool>()).prop_map(|(role, node, held)| RoleChange { role, node, held });
+    prop_oneof![
+        1 => Just(form(1..=3)),
+        4 => (grant_id.clone(), 10u64..30, 0u64..1100).prop_map(|(grant, id, now_unix_ms)| {
+            Command::Admit { grant, member: member(id), now_unix_ms }
+        }),
+        2 => (node(), any::<u8>()).prop_map(|(node, port)| Command::Describe {
+            node,
+            uuid: member(node.0).uuid,
+            name: "n".to_owned(),
+            address: format!("host:{port}"),
+            door: None,
+            labels: BTreeMap::new(),
+            outbound_only: false,
+        }),
+        3 => (node(), status(), status()).prop_map(|(node, from, to)| {
+            Command::SetStatus { node, from, to, now_unix_ms: 5 }
+        }),
+        1 => (node(), any::<bool>()).prop_map(|(node, voter)| Command::SetVoter { node, voter }),
+        2 => node().prop_map(|node| Command::Remove { node }),
+        3 => (name.clone(), 0u32..3, prop::option::of(0u64..3)).prop_map(|(name, replicas, expect_version)| {
+            Command::ApplySource { spec: SourceSpec { replicas, ..source(&name) }, expect_version }
+        }),
+        1 => name.prop_map(|name| Command::DropSource { name: SourceName::new(name).unwrap() }),
+        2 => (role(), wanted).prop_map(|(role, wanted)| Command::Want { role, wanted }),
+        2 => (0u64..40, prop::collection::vec(changes, 0..3)).prop_map(|(at, changes)| {
+            Command::Assign { at: Epoch(at), changes }
+        }),
+        2 => (grant_id.clone(), 0u32..3).prop_map(|(id, uses)| Command::PutGrant { grant: grant(&id, uses) }),
+        1 => grant_id.prop_map(|id| Command::RevokeGrant { id }),
+    ]
+}
+
+/// Everything but the epoch.
+fn content(state: &ControlState) -> ControlState {
+    ControlState { epoch: Epoch(0), ..state.clone() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn nodes_agree_and_ids_never_repeat(commands in prop::collection::vec(command(), 1..60)) {
+        let (mut one, mut other) = (ControlState::default(), ControlState::default());
+        apply(&mut one, &form(1..=3));
+        apply(&mut other, &form(1..=3));
+        let mut given: BTreeSet<NodeId> = one.members.keys().copied().collect();
+        for command in &commands {
+            let before = one.clone();
+            let outcome = apply(&mut one, command);
+            prop_assert_eq!(&outcome, &apply(&mut other, command));
+            // The epoch is raised by one if anything changed, and only then.
+            let changed = content(&before) != content(&one);
+            prop_assert_eq!(one.epoch.0, before.epoch.0 + u64::from(changed), "{}", command);
+            match &outcome {
+                Outcome::Refused(_) => prop_assert!(!changed),
+                Outcome::Admitted { node, .. } if changed => prop_assert!(given.insert(*node), "{} twice", node),
+                _ => {}
+            }
+            check(&one)?;
+            // A node that starts from a snapshot here goes on alike.
+            other = decode_snapshot(&encode_snapshot(&other).unwrap()).unwrap();
+        }
+        prop_assert_eq!(one, other);
+    }
+}
+
+fn check(state: &ControlState) -> Result<(), TestCaseError> {
+    for (id, Member { id: own, .. }) in &state.members {
+        prop_assert_eq!(id, own);
+        prop_assert!(id.0 < state.next_node && !state.removed.contains(id));
+    }
+    let uuids: BTreeSet<_> = state.members.values().map(|m| m.uuid).collect();
+    prop_assert_eq!(uuids.len(), state.members.len());
+    for (role, nodes) in &state.held {
+        prop_assert!(!nodes.is_empty(), "{} is held by nobody", role);
+        prop_assert!(nodes.iter().all(|node| state.members.contains_key(node)));
+    }
+    Ok(())
+}
