@@ -173,6 +173,7 @@ impl fmt::Display for MeshError {
 impl std::error::Error for MeshError {}
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;

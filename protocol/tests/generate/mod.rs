@@ -3,6 +3,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod messages;
+
 use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
@@ -197,6 +199,13 @@ pub fn batch_of_all_types(rows: usize) -> RecordBatch {
         }
     }
     batch(&Arc::new(Schema::new(fields)), rows, rows as u64)
+}
+
+/// A few columns of any types.
+pub fn column_types(dice: &mut Dice) -> Vec<Field> {
+    let types = plain_types();
+    let field = |i, dice: &mut Dice| Field::new(format!("c{i}"), types[dice.below(types.len())].clone(), true);
+    (0..dice.below(4)).map(|i| field(i, dice)).collect()
 }
 
 pub fn any_type() -> impl Strategy<Value = DataType> {

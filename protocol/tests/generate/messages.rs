@@ -1,0 +1,259 @@
+//! Random values of every message. `each` yields one of every variant, so none can be forgotten in a test.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use arrow::datatypes::Schema;
+use greylag_protocol::{
+    AttemptId, Epoch, ErrorCode, MeshError, MeshId, NodeId, NodeUuid, QueryId, SourceName, SubqueryId, TraceId,
+    messages::{control::*, edge::*, join::*},
+    principal::{Principal, PrincipalKind},
+    schema::{Dialect, NativeColumn, SourceSchema, TableSchema, WireSchema},
+    state::*,
+    statement::{AdminCall, AdminReply, Delivery, SessionOptions},
+};
+use uuid::Uuid;
+
+use super::{Dice, column_types};
+
+pub trait Roll: Sized {
+    fn roll(dice: &mut Dice) -> Self;
+}
+
+/// One of each variant.
+pub trait Each: Sized {
+    fn each(dice: &mut Dice) -> Vec<Self>;
+}
+
+impl<T: Each> Roll for T {
+    fn roll(dice: &mut Dice) -> Self {
+        let mut all = T::each(dice);
+        all.swap_remove(dice.below(all.len()))
+    }
+}
+
+macro_rules! structs {
+    ($($name:ident { $($field:ident),* $(,)? })*) => {
+        $(impl Each for $name {
+            fn each(dice: &mut Dice) -> Vec<Self> {
+                vec![Self { $($field: Roll::roll(dice)),* }]
+            }
+        })*
+    };
+}
+
+macro_rules! enums {
+    ($($name:ident { $($variant:ident $(($($item:tt),*))? $({ $($field:ident),* })?),* $(,)? })*) => {
+        $(impl Each for $name {
+            fn each(dice: &mut Dice) -> Vec<Self> {
+                let _ = &dice;
+                // Fails to compile when a variant is added and not listed.
+                let _listed = |v: &Self| match v { $(Self::$variant { .. } => (),)* };
+                vec![$(Self::$variant $(($({ stringify!($item); Roll::roll(dice) }),*))? $({ $($field: Roll::roll(dice)),* })?),*]
+            }
+        })*
+    };
+}
+
+macro_rules! numbers {
+    ($($t:ty)*) => {
+        $(impl Each for $t {
+            fn each(dice: &mut Dice) -> Vec<Self> {
+                vec![0, 1, 250, <$t>::MAX, dice.roll() as $t]
+            }
+        })*
+    };
+}
+numbers!(u16 u32 u64 u128);
+
+macro_rules! newtypes {
+    ($($t:ident)*) => { $(impl Each for $t { fn each(dice: &mut Dice) -> Vec<Self> { vec![Self(Roll::roll(dice))] } })* };
+}
+newtypes!(NodeId NodeUuid MeshId QueryId Epoch TraceId);
+
+impl Each for u8 {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        vec![dice.roll() as u8]
+    }
+}
+impl Each for bool {
+    fn each(_: &mut Dice) -> Vec<Self> {
+        vec![false, true]
+    }
+}
+impl Each for Uuid {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        vec![Uuid::from_u128(Roll::roll(dice))]
+    }
+}
+impl Each for String {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        vec![String::new(), "gås".into(), "x".repeat(dice.below(60)), format!("{:x}", dice.roll())]
+    }
+}
+impl Each for Duration {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        vec![Duration::from_micros(dice.roll() >> 20)]
+    }
+}
+impl<T: Each> Each for Option<T> {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        vec![None, Some(T::roll(dice))]
+    }
+}
+impl<T: Each> Each for Box<T> {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        vec![Box::new(T::roll(dice))]
+    }
+}
+impl<T: Each> Each for Vec<T> {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        let len = dice.below(4);
+        vec![(0..len).map(|_| T::roll(dice)).collect()]
+    }
+}
+impl<T: Each + Ord> Each for BTreeSet<T> {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        vec![Vec::<T>::roll(dice).into_iter().collect()]
+    }
+}
+impl<K: Each + Ord, V: Each> Each for BTreeMap<K, V> {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        let len = dice.below(4);
+        vec![(0..len).map(|_| (K::roll(dice), V::roll(dice))).collect()]
+    }
+}
+impl<A: Each, B: Each> Each for (A, B) {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        vec![(A::roll(dice), B::roll(dice))]
+    }
+}
+impl Each for [u8; 32] {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        vec![std::array::from_fn(|_| dice.roll() as u8)]
+    }
+}
+impl Each for SourceName {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        vec![SourceName::new(format!("s{}", dice.below(1000))).unwrap()]
+    }
+}
+impl Each for ErrorCode {
+    fn each(_: &mut Dice) -> Vec<Self> {
+        ErrorCode::ALL.to_vec()
+    }
+}
+impl Each for WireSchema {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        let types = column_types(dice);
+        vec![WireSchema(Arc::new(Schema::new(types)))]
+    }
+}
+
+enums! {
+    PrincipalKind { Person, Agent, Service }
+    Action { Select, Describe, Explain, Manage }
+    Verdict { Permit, Deny { reason } }
+    Compression { None, Lz4, Zstd }
+    Dialect { DataFusion, Sqlite, Postgres, MySql }
+    Delivery { Streamed, Spooled }
+    MemberStatus { Up, Down, Draining }
+    Role { Coordinator, Planner, Policy, Edge(0) }
+    RoleCount { All, AtMost(0) }
+    ControlRequest {
+        Decide(0), Probe, Cancel { query, principal }, ObserveQueries, ObserveSubqueries, ObserveActors,
+    }
+    ControlReply {
+        Decision(0), Alive, Cancelled(0), Queries { rows, truncated }, Subqueries { rows, truncated },
+        Actors { rows, truncated }, Error(0),
+    }
+    EdgeRequest { Query(0), GetSchema { source }, Ping { source } }
+    EdgeReply { Schema(0), Pong { source_ms } }
+    JoinBody { Hello(0), Enrol { candidate, csr } }
+    JoinReplyBody { Fresh(0), Formed { mesh, members }, Enrolled(0), AskOthers(0), Refused(0) }
+    Outcome { Done { epoch }, Admitted { node, epoch }, Applied { version, changed }, Refused(0) }
+    Command {
+        Form { facts, members, wanted, grants }, Admit { grant, member, now_unix_ms },
+        Describe { node, uuid, name, address, door, labels, outbound_only },
+        SetStatus { node, from, to, now_unix_ms }, SetVoter { node, voter }, Remove { node },
+        ApplySource { spec, expect_version }, DropSource { name }, Want { role, wanted }, Assign { at, changes },
+        PutGrant { grant }, RevokeGrant { id },
+    }
+    AdminCall {
+        ApplySource { spec, expect_version }, DropSource { name }, CreateJoinToken { uses, ttl_secs },
+        RevokeJoinToken { id }, RemoveNode { node }, IssueBearer { subject, roles, ttl_secs },
+    }
+    AdminReply { Applied { version, changed }, Token { token }, Done }
+}
+
+structs! {
+    MeshError { code, message, node, source }
+    Principal { id, kind, roles, attributes }
+    SubqueryId { query, ordinal }
+    AttemptId { subquery, partition, attempt }
+    TableName { source, schema, table }
+    DecideRequest { query, principal, action, tables }
+    Decision { query, verdict, epoch, decided_by, tables }
+    QueryRow {
+        query, coordinator, principal, door, state, sql, started_unix_ms, admission_us, decision_us, planning_us,
+        execution_us, rows, restarts, error,
+    }
+    SubqueryRow { query, ordinal, attempt, source, edge, rule, state, sql, rows, bytes, elapsed_us, error }
+    ActorRow { node, name, supervisor, state, restarts, last_failure }
+    EdgeCall { version, trace, deadline_ms, request }
+    SignedSubquery { payload, signer, signature }
+    Subquery { attempt, edge, source, sql, schema, principal, epoch, expires_unix_ms, batch_rows, compression }
+    Trailer { attempt, batches, rows, digest }
+    SourceSchema { source, kind, dialect, version, default_schema, tables }
+    TableSchema { schema, name, columns, native, primary_key, unique, rows, bytes, unsupported }
+    NativeColumn { type_name, order_is_binary, distinct }
+    JoinRequest { version, token_id, proof, body }
+    JoinReply { version, proof, body }
+    Candidate { mesh_name, expect, uuid, name, address, labels, door, outbound_only, knows }
+    Enrolment { mesh, node, certificate, ca_certificate, authority, members }
+    Authority { ca_key, bearer_key }
+    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants }
+    MeshFacts { id, name, ca_certificate, bearer_public_key, founded_unix_ms }
+    Member {
+        id, uuid, name, address, door, labels, outbound_only, voter, status, status_since_unix_ms, public_key,
+    }
+    RoleWanted { count, labels }
+    RoleChange { role, node, held }
+    SourceSpec { name, kind, options, labels, replicas }
+    Source { spec, version }
+    Grant { id, secret, uses_left, expires_unix_ms }
+    SessionOptions { delivery, timeout, batch_rows }
+}
+
+/// Calls `$check::<T>(name, value, limit, kind)` with one value of every variant of every message that has a frame.
+#[macro_export]
+macro_rules! for_each_message {
+    ($dice:expr, $check:ident) => {{
+        use greylag_protocol::{
+            MeshError,
+            frame::FrameKind,
+            messages::{control::*, edge::*, join::*},
+            state::{Command, ControlState, Outcome},
+        };
+        use $crate::generate::messages::Each;
+        let dice = &mut *$dice;
+        EdgeCall::each(dice).iter().for_each(|m| $check(FrameKind::Request, m));
+        EdgeRequest::each(dice).iter().for_each(|m| $check(FrameKind::Request, m));
+        Subquery::each(dice).iter().for_each(|m| $check(FrameKind::Request, m));
+        EdgeReply::each(dice).iter().for_each(|m| $check(FrameKind::Reply, m));
+        Trailer::each(dice).iter().for_each(|m| $check(FrameKind::Trailer, m));
+        MeshError::each(dice).iter().for_each(|m| $check(FrameKind::Error, m));
+        JoinRequest::each(dice).iter().for_each(|m| $check(FrameKind::Join, m));
+        JoinBody::each(dice).iter().for_each(|m| $check(FrameKind::Join, m));
+        JoinReply::each(dice).iter().for_each(|m| $check(FrameKind::Join, m));
+        JoinReplyBody::each(dice).iter().for_each(|m| $check(FrameKind::Join, m));
+        ControlRequest::each(dice).iter().for_each(|m| $check(FrameKind::Control, m));
+        ControlReply::each(dice).iter().for_each(|m| $check(FrameKind::Control, m));
+        Command::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
+        Outcome::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
+        ControlState::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
+    }};
+}
