@@ -42,7 +42,15 @@ pub struct ActorTree {
 struct Rows {
     next: u64,
     /// By order of entry.
-    rows: BTreeMap<u64, ActorRow>,
+    rows: BTreeMap<u64, Row>,
+    by_name: BTreeMap<String, u64>,
+}
+
+#[derive(Debug)]
+struct Row {
+    row: ActorRow,
+    /// Entries that keep it: a supervisor under a supervisor is entered by both.
+    entries: u32,
 }
 
 impl ActorTree {
@@ -50,10 +58,16 @@ impl ActorTree {
         Self { node, rows: Arc::default() }
     }
 
-    /// Adds a row, in state `starting`. It stays until the entry is dropped. `name` and `supervisor` are names within
-    /// the node.
+    /// Adds a row, in state `starting`; if there is one of this name, keeps that. It stays until the last of its entries
+    /// is dropped. `name` and `supervisor` are names within the node.
     #[must_use = "the row lives as long as its entry"]
     pub fn register(&self, name: &str, supervisor: &str) -> TreeEntry {
+        let mut rows = self.lock();
+        let known = rows.by_name.get(name).copied();
+        if let Some((id, row)) = known.and_then(|id| rows.rows.get_mut(&id).map(|row| (id, row))) {
+            row.entries += 1;
+            return TreeEntry { tree: self.clone(), id };
+        }
         let row = ActorRow {
             node: self.node,
             name: name.to_owned(),
@@ -62,17 +76,16 @@ impl ActorTree {
             restarts: 0,
             last_failure: None,
         };
-        let mut rows = self.lock();
         rows.next += 1;
         let id = rows.next;
-        rows.rows.insert(id, row);
-        drop(rows);
+        rows.rows.insert(id, Row { row, entries: 1 });
+        rows.by_name.insert(name.to_owned(), id);
         TreeEntry { tree: self.clone(), id }
     }
 
     /// All rows, oldest first.
     pub fn snapshot(&self) -> Vec<ActorRow> {
-        self.lock().rows.values().cloned().collect()
+        self.lock().rows.values().map(|row| row.row.clone()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Rows> {
@@ -107,13 +120,44 @@ impl TreeEntry {
 
     fn change(&self, change: impl FnOnce(&mut ActorRow)) {
         if let Some(row) = self.tree.lock().rows.get_mut(&self.id) {
-            change(row);
+            change(&mut row.row);
         }
     }
 }
 
 impl Drop for TreeEntry {
     fn drop(&mut self) {
-        self.tree.lock().rows.remove(&self.id);
+        let mut rows = self.tree.lock();
+        let Some(row) = rows.rows.get_mut(&self.id) else { return };
+        row.entries -= 1;
+        if row.entries == 0
+            && let Some(row) = rows.rows.remove(&self.id)
+        {
+            rows.by_name.remove(&row.row.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_lives_as_long_as_its_last_entry() {
+        let tree = ActorTree::new(NodeId(3));
+        let outer = tree.register("roles", "node");
+        let inner = tree.register("roles", "somebody else");
+        inner.set(ActorState::Running);
+        inner.restarted();
+        inner.failed(&"é".repeat(FAILURE_BYTES_MAX));
+        drop(outer);
+        let rows = tree.snapshot();
+        assert_eq!(rows.len(), 1);
+        assert_eq!((rows[0].supervisor.as_str(), rows[0].state.as_str(), rows[0].restarts), ("node", "running", 1));
+        assert!(rows[0].last_failure.as_ref().is_some_and(|f| f.len() <= FAILURE_BYTES_MAX && !f.is_empty()));
+        drop(inner);
+        assert!(tree.snapshot().is_empty());
+        let _again = tree.register("roles", "node");
+        assert_eq!(tree.snapshot()[0].restarts, 0);
     }
 }

@@ -1,68 +1,461 @@
-//! skeleton
-use greylag_protocol::Result;
-use ractor::ActorCell;
+//! The actor around the core: it starts, stops and waits as it is told, and reports back what came of it. It decides
+//! nothing.
+//!
+//! INVARIANT: a start that was begun is reported exactly once, even when it is called off: a child is never started
+//! while an earlier start of it may still come to something.
 
-use super::{Budget, ChildSpec, Strategy};
-use crate::ActorHome;
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
 
-/// Namespace of what starts a supervisor.
-pub struct Supervisor;
+use futures::FutureExt;
+use greylag_protocol::{ErrorCode, MeshError, Result};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
+use ractor_cluster::RactorMessage;
+use tokio::{task::AbortHandle, time::Instant};
 
-/// A running supervisor.
-#[derive(Debug, Clone)]
-pub struct SupervisorRef {
-    cell: ActorCell,
+use super::{
+    core::{ChildId, Core, Effect, Event},
+    spec::{Budget, ChildSpec, Restart, Strategy},
+};
+use crate::{
+    context::ActorHome,
+    tree::{ActorState, TreeEntry},
+};
+
+/// Children of one supervisor.
+pub(super) const CHILDREN_MAX: usize = 10_000;
+/// Longest start of a child; then it counts as failed.
+pub(super) const START_MAX: Duration = Duration::from_secs(30);
+/// Time that a killed child has to be gone before its supervisor goes on without it.
+const KILL_MAX: Duration = Duration::from_secs(1);
+
+#[derive(RactorMessage)]
+pub(super) enum Message {
+    /// With `trial`, answers when the child runs or has failed to start; else at once.
+    Add {
+        spec: ChildSpec,
+        trial: bool,
+        reply: RpcReplyPort<Result<Option<ActorCell>>>,
+    },
+    /// Answers when the child is gone.
+    Remove {
+        name: String,
+        reply: RpcReplyPort<bool>,
+    },
+    Children {
+        reply: RpcReplyPort<Vec<String>>,
+    },
+    StartEnded {
+        child: ChildId,
+        outcome: Result<ActorCell>,
+    },
+    Waited {
+        child: ChildId,
+        turn: u64,
+    },
+    Overdue {
+        child: ChildId,
+        turn: u64,
+    },
 }
 
-impl Supervisor {
-    /// Starts a supervisor, and then its children one after the other. It does not wait for them; a child that cannot
-    /// be started is treated like one that has failed. `name` is its name within the node.
-    pub async fn spawn(
-        _home: &ActorHome,
-        _name: &str,
-        _strategy: Strategy,
-        _budget: Budget,
-        _children: Vec<ChildSpec>,
-        _parent: Option<ActorCell>,
-    ) -> Result<SupervisorRef> {
-        todo!()
-    }
+pub(super) struct SupervisorActor;
 
-    /// A supervisor as the child of another. Its children are made anew at every start.
-    pub fn child_spec(
-        _home: &ActorHome,
-        _name: &str,
-        _strategy: Strategy,
-        _budget: Budget,
-        _children: impl Fn() -> Vec<ChildSpec> + Send + Sync + 'static,
-    ) -> ChildSpec {
-        todo!()
+pub(super) struct Arguments {
+    pub home: ActorHome,
+    pub name: String,
+    pub strategy: Strategy,
+    pub budget: Budget,
+    pub children: Vec<ChildSpec>,
+    /// Name of its own supervisor within the node; empty for none.
+    pub parent: String,
+}
+
+/// A task that ends with its owner.
+pub(super) struct Leash(pub AbortHandle);
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
-impl SupervisorRef {
-    pub fn cell(&self) -> ActorCell {
-        self.cell.clone()
+struct Kid {
+    spec: ChildSpec,
+    cell: Option<ActorCell>,
+    start: Option<Leash>,
+    /// A start of it has not been reported yet.
+    starting: bool,
+    timer: Option<Leash>,
+    entry: TreeEntry,
+    started: Option<RpcReplyPort<Result<Option<ActorCell>>>>,
+    gone: Vec<RpcReplyPort<bool>>,
+}
+
+pub(super) struct State {
+    home: ActorHome,
+    name: String,
+    strategy: Strategy,
+    core: Core,
+    kids: BTreeMap<ChildId, Kid>,
+    next: ChildId,
+    cells: BTreeMap<ActorId, ChildId>,
+    /// Ends of children whose start has not been reported yet. Empty when none is being started.
+    early: BTreeMap<ActorId, Option<String>>,
+    began: Instant,
+    dice: u64,
+    entry: TreeEntry,
+}
+
+impl Actor for SupervisorActor {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, me: ActorRef<Message>, args: Arguments) -> Result<State, ActorProcessingErr> {
+        for spec in args.children {
+            me.cast(Message::Add { spec, trial: false, reply: RpcReplyPort::from(tokio::sync::oneshot::channel().0) })?;
+        }
+        let seed = args.name.bytes().fold(args.home.seed, |seed, byte| next_dice(seed ^ u64::from(byte)));
+        let entry = args.home.tree.register(&args.name, &args.parent);
+        entry.set(ActorState::Running);
+        Ok(State {
+            home: args.home,
+            name: args.name,
+            strategy: args.strategy,
+            core: Core::new(args.strategy, args.budget),
+            kids: BTreeMap::new(),
+            next: 0,
+            cells: BTreeMap::new(),
+            early: BTreeMap::new(),
+            began: Instant::now(),
+            dice: seed,
+            entry,
+        })
     }
 
-    /// Starts a child and waits for it. If that fails, the error is returned and the child forgotten: nothing is
-    /// retried. GL9001 if a child of this name exists.
-    pub async fn start_child(&self, _spec: ChildSpec) -> Result<ActorCell> {
-        todo!()
+    async fn handle(
+        &self,
+        me: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Add { spec, trial, reply } => state.add(&me, spec, trial, reply),
+            Message::Remove { name, reply } => {
+                let Some((child, kid)) = state.kids.iter_mut().find(|(_, kid)| kid.spec.name == name) else {
+                    let _ = reply.send(false);
+                    return Ok(());
+                };
+                kid.gone.push(reply);
+                let child = *child;
+                state.step(&me, Event::Remove { child })
+            }
+            Message::Children { reply } => {
+                let _ = reply.send(state.kids.values().map(|kid| kid.spec.name.clone()).collect());
+                Ok(())
+            }
+            Message::StartEnded { child, outcome } => state.start_ended(&me, child, outcome),
+            Message::Waited { child, turn } => state.step(&me, Event::Waited { child, turn }),
+            Message::Overdue { child, turn } => state.step(&me, Event::Overdue { child, turn }),
+        }
     }
 
-    /// Adds a child and returns at once; a start that fails is retried as its `restart` and the budget say.
-    pub async fn add_child(&self, _spec: ChildSpec) -> Result<()> {
-        todo!()
+    async fn handle_supervisor_evt(
+        &self,
+        me: ActorRef<Message>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let (cell, failure) = match event {
+            SupervisionEvent::ActorFailed(cell, error) => (cell, Some(error.to_string())),
+            SupervisionEvent::ActorTerminated(cell, _, reason) => {
+                (cell, reason.filter(|reason| reason == "killed" || reason == "actor_task_cancelled"))
+            }
+            _ => return Ok(()),
+        };
+        match state.cells.remove(&cell.get_id()) {
+            Some(child) => state.ended(&me, child, failure),
+            None => {
+                if state.kids.values().any(|kid| kid.starting) {
+                    state.early.insert(cell.get_id(), failure);
+                }
+                Ok(())
+            }
+        }
     }
 
-    /// Stops a child, waits until it is gone, and forgets it. False if there is none of this name.
-    pub async fn stop_child(&self, _name: &str) -> Result<bool> {
-        todo!()
+    /// Nobody restarts anybody any more: the children stop, each in its time, the last added first where order counts.
+    async fn post_stop(&self, _me: ActorRef<Message>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        let kids = std::mem::take(&mut state.kids);
+        let stops = kids.into_values().rev().map(|kid| async move {
+            drop((kid.start, kid.timer));
+            if let Some(cell) = &kid.cell {
+                stop_cell(cell, kid.spec.shutdown).await;
+            }
+            kid.entry.set(ActorState::Stopped);
+        });
+        match state.strategy {
+            Strategy::OneForOne => drop(futures::future::join_all(stops).await),
+            Strategy::RestForOne => {
+                for stop in stops {
+                    stop.await;
+                }
+            }
+        }
+        state.entry.set(ActorState::Stopped);
+        Ok(())
+    }
+}
+
+impl State {
+    fn add(
+        &mut self,
+        me: &ActorRef<Message>,
+        spec: ChildSpec,
+        trial: bool,
+        reply: RpcReplyPort<Result<Option<ActorCell>>>,
+    ) -> Result<(), ActorProcessingErr> {
+        if self.kids.len() >= CHILDREN_MAX {
+            let full = format!("supervisor `{}` has {CHILDREN_MAX} children already", self.name);
+            let _ = reply.send(Err(MeshError::new(ErrorCode::QueueFull, full)));
+            return Ok(());
+        }
+        if self.kids.values().any(|kid| kid.spec.name == spec.name) {
+            let twice = format!("supervisor `{}` has a child `{}` already", self.name, spec.name);
+            let _ = reply.send(Err(MeshError::internal(twice)));
+            return Ok(());
+        }
+        self.next += 1;
+        let child = self.next;
+        let entry = self.home.tree.register(&spec.name, &self.name);
+        let started = if trial {
+            Some(reply)
+        } else {
+            let _ = reply.send(Ok(None));
+            None
+        };
+        let restart = spec.restart;
+        let kid = Kid { spec, cell: None, start: None, starting: false, timer: None, entry, started, gone: Vec::new() };
+        self.kids.insert(child, kid);
+        self.step(me, Event::Added { child, restart, trial })
     }
 
-    /// Stops the children, last first, then the supervisor.
-    pub async fn stop(&self) {
-        todo!()
+    fn start_ended(
+        &mut self,
+        me: &ActorRef<Message>,
+        child: ChildId,
+        outcome: Result<ActorCell>,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(kid) = self.kids.get_mut(&child) else {
+            if let Ok(cell) = outcome {
+                cell.kill();
+            }
+            return Ok(());
+        };
+        kid.start = None;
+        kid.starting = false;
+        let cell = match outcome {
+            Ok(cell) => cell,
+            Err(error) => {
+                let reason = error.to_string();
+                if let Some(reply) = kid.started.take() {
+                    let _ = reply.send(Err(error));
+                }
+                self.forget_early();
+                return self.step(me, Event::StartFailed { child, reason });
+            }
+        };
+        if let Some(reply) = kid.started.take() {
+            let _ = reply.send(Ok(Some(cell.clone())));
+        }
+        let id = cell.get_id();
+        kid.cell = Some(cell);
+        let early = self.early.remove(&id);
+        self.forget_early();
+        self.cells.insert(id, child);
+        self.step(me, Event::Started { child })?;
+        match early {
+            None => Ok(()),
+            Some(failure) => {
+                self.cells.remove(&id);
+                self.ended(me, child, failure)
+            }
+        }
     }
+
+    fn forget_early(&mut self) {
+        if !self.kids.values().any(|kid| kid.starting) {
+            self.early.clear();
+        }
+    }
+
+    fn ended(
+        &mut self,
+        me: &ActorRef<Message>,
+        child: ChildId,
+        failure: Option<String>,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some(kid) = self.kids.get_mut(&child) {
+            kid.cell = None;
+            kid.timer = None;
+        }
+        self.step(me, Event::Ended { child, failure })
+    }
+
+    fn step(&mut self, me: &ActorRef<Message>, event: Event) -> Result<(), ActorProcessingErr> {
+        self.dice = next_dice(self.dice);
+        for effect in self.core.step(self.began.elapsed(), self.dice, event) {
+            self.perform(me, effect)?;
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, me: &ActorRef<Message>, effect: Effect) -> Result<(), ActorProcessingErr> {
+        match effect {
+            Effect::Start(child) => self.with(child, |kid| {
+                kid.starting = true;
+                kid.start = Some(start(me, child, &kid.spec));
+            }),
+            Effect::Stop(child, turn) => self.with(child, |kid| {
+                kid.start = None;
+                if let Some(cell) = &kid.cell {
+                    cell.stop(None);
+                }
+                kid.timer = Some(later(me, kid.spec.shutdown, Message::Overdue { child, turn }));
+            }),
+            Effect::Kill(child) => self.with(child, |kid| {
+                if let Some(cell) = &kid.cell {
+                    cell.kill();
+                }
+            }),
+            Effect::Wait(child, turn, wait) => {
+                self.with(child, |kid| kid.timer = Some(later(me, wait, Message::Waited { child, turn })));
+            }
+            Effect::Show(child, shown) => self.with(child, |kid| kid.entry.set(shown)),
+            Effect::Again(child) => self.with(child, |kid| kid.entry.restarted()),
+            Effect::Failed(child, reason) => self.failed(child, &reason),
+            Effect::Forget(child) => self.forget(child),
+            Effect::Melt(reason) => {
+                self.entry.failed(&reason);
+                tracing::error!(node = %self.home.node, supervisor = self.name, "supervisor gives up");
+                return Err(ActorProcessingErr::from(format!("supervisor `{}` gave up: {reason}", self.name)));
+            }
+        }
+        Ok(())
+    }
+
+    fn with(&mut self, child: ChildId, change: impl FnOnce(&mut Kid)) {
+        if let Some(kid) = self.kids.get_mut(&child) {
+            change(kid);
+        }
+    }
+
+    fn failed(&self, child: ChildId, reason: &str) {
+        let Some(kid) = self.kids.get(&child) else { return };
+        kid.entry.failed(reason);
+        let (node, name) = (self.home.node, &kid.spec.name);
+        // What a temporary child (a query) says of its end may quote the statement.
+        if kid.spec.restart == Restart::Temporary {
+            tracing::debug!(%node, actor = name, reason, "actor failed");
+        } else {
+            tracing::warn!(%node, actor = name, reason, "actor failed");
+        }
+    }
+
+    fn forget(&mut self, child: ChildId) {
+        let Some(kid) = self.kids.remove(&child) else { return };
+        if let Some(cell) = kid.cell {
+            self.cells.remove(&cell.get_id());
+        }
+        if let Some(reply) = kid.started {
+            let gone = format!("`{}` was stopped before it ran", kid.spec.name);
+            let _ = reply.send(Err(MeshError::new(ErrorCode::Cancelled, gone)));
+        }
+        for reply in kid.gone {
+            let _ = reply.send(true);
+        }
+    }
+}
+
+/// Says how a start ended, whatever became of the task that ran it.
+struct StartReport {
+    me: ActorRef<Message>,
+    child: ChildId,
+    outcome: Option<Result<ActorCell>>,
+}
+
+impl StartReport {
+    fn end(mut self, outcome: Result<ActorCell>) {
+        self.outcome = Some(outcome);
+    }
+}
+
+impl Drop for StartReport {
+    fn drop(&mut self) {
+        let called_off = || Err(MeshError::new(ErrorCode::Cancelled, "the start was called off"));
+        let outcome = self.outcome.take().unwrap_or_else(called_off);
+        let _ = self.me.cast(Message::StartEnded { child: self.child, outcome });
+    }
+}
+
+fn start(me: &ActorRef<Message>, child: ChildId, spec: &ChildSpec) -> Leash {
+    let report = StartReport { me: me.clone(), child, outcome: None };
+    let (start, supervisor) = (spec.start.clone(), me.get_cell());
+    let task = tokio::spawn(async move {
+        let work = AssertUnwindSafe(async move { start(supervisor).await }).catch_unwind();
+        report.end(match tokio::time::timeout(START_MAX, work).await {
+            Ok(Ok(Ok(cell))) => Ok(cell),
+            Ok(Ok(Err(error))) => Err(mesh_error(error)),
+            Ok(Err(_)) => Err(MeshError::internal("the start panicked")),
+            Err(_) => {
+                let late = format!("it did not start within {} ms", START_MAX.as_millis());
+                Err(MeshError::new(ErrorCode::Deadline, late))
+            }
+        });
+    });
+    Leash(task.abort_handle())
+}
+
+/// The error that an actor gave when it was started, if it was one of ours.
+fn mesh_error(error: ActorProcessingErr) -> MeshError {
+    let error = match error.downcast::<SpawnErr>() {
+        Ok(spawn) => match *spawn {
+            SpawnErr::StartupFailed(inner) => inner,
+            other => return MeshError::internal(other.to_string()),
+        },
+        Err(error) => error,
+    };
+    match error.downcast::<MeshError>() {
+        Ok(error) => *error,
+        Err(error) => MeshError::internal(error.to_string()),
+    }
+}
+
+fn later(me: &ActorRef<Message>, after: Duration, message: Message) -> Leash {
+    let me = me.clone();
+    let task = tokio::spawn(async move {
+        tokio::time::sleep(after).await;
+        let _ = me.cast(message);
+    });
+    Leash(task.abort_handle())
+}
+
+/// Stops an actor, and kills it when its time is over. Returns when it is gone.
+pub(super) async fn stop_cell(cell: &ActorCell, time: Duration) {
+    cell.stop(None);
+    if cell.wait(Some(time)).await.is_err() {
+        tracing::warn!(actor = cell.get_name(), "actor is killed: it did not stop in its time");
+        cell.kill();
+        if cell.wait(Some(KILL_MAX)).await.is_err() {
+            tracing::error!(actor = cell.get_name(), "actor cannot be killed: it blocks its thread");
+        }
+    }
+}
+
+/// SplitMix64.
+fn next_dice(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
 }
