@@ -7,6 +7,7 @@ use crate::{
     error::MeshError,
     ids::{Epoch, NodeId, QueryId},
     principal::Principal,
+    state::Role,
 };
 
 /// Largest encoded control message, bytes.
@@ -14,6 +15,20 @@ pub const CONTROL_BYTES_MAX: usize = 64 << 10;
 
 /// Most rows of observations in one reply; the rest is left out and `truncated` says so.
 pub const OBSERVED_ROWS_MAX: usize = 200;
+
+/// Version of everything in this module, where it travels on streams of its own.
+pub const CONTROL_VERSION: u16 = 1;
+
+/// A call on a stream of its own (tag `Control`): this in one `Control` frame, and a `Result<ControlReply>` in one back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlCall {
+    pub version: u16,
+    /// Time left, milliseconds.
+    pub deadline_ms: u64,
+    /// Whose actor is asked.
+    pub role: Role,
+    pub request: ControlRequest,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ControlRequest {

@@ -72,7 +72,11 @@ pub struct JoinReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JoinReplyBody {
     /// No mesh here yet.
-    Fresh(Candidate),
+    Fresh {
+        me: Candidate,
+        /// Candidates that it has heard itself a moment ago, so that one common seed is enough for all to meet.
+        others: Vec<Candidate>,
+    },
     /// A mesh is here: enrol, with me or with one of these.
     Formed {
         mesh: MeshId,

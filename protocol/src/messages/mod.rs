@@ -2,4 +2,5 @@
 
 pub mod control;
 pub mod edge;
+pub mod forward;
 pub mod join;

@@ -9,7 +9,7 @@ use std::{
 use arrow::datatypes::Schema;
 use greylag_protocol::{
     AttemptId, Epoch, ErrorCode, MeshError, MeshId, NodeId, NodeUuid, QueryId, SourceName, SubqueryId, TraceId,
-    messages::{control::*, edge::*, join::*},
+    messages::{control::*, edge::*, forward::*, join::*},
     principal::{Principal, PrincipalKind},
     schema::{Dialect, NativeColumn, SourceSchema, TableSchema, WireSchema},
     state::*,
@@ -173,7 +173,9 @@ enums! {
     EdgeRequest { Query(0), GetSchema { source }, Ping { source } }
     EdgeReply { Schema(0), Pong { source_ms } }
     JoinBody { Hello(0), Enrol { candidate, csr } }
-    JoinReplyBody { Fresh(0), Formed { mesh, members }, Enrolled(0), AskOthers(0), Refused(0) }
+    JoinReplyBody { Fresh { me, others }, Formed { mesh, members }, Enrolled(0), AskOthers(0), Refused(0) }
+    ForwardBody { Propose(0), ReadIndex }
+    ForwardReply { Committed(0), ReadIndex(0), NotLeader(0), Failed(0) }
     Outcome { Done { epoch }, Admitted { node, epoch }, Applied { version, changed }, Refused(0) }
     Command {
         Form { facts, members, wanted, grants }, Admit { grant, member, now_unix_ms },
@@ -212,6 +214,7 @@ structs! {
     NativeColumn { type_name, order_is_binary, distinct }
     JoinRequest { version, token_id, proof, body }
     JoinReply { version, proof, body }
+    ForwardRequest { version, body }
     Candidate { mesh_name, expect, uuid, name, address, labels, door, outbound_only, knows }
     Enrolment { mesh, node, certificate, ca_certificate, authority, members }
     Authority { ca_key, bearer_key }
@@ -235,7 +238,7 @@ macro_rules! for_each_message {
         use greylag_protocol::{
             MeshError,
             frame::FrameKind,
-            messages::{control::*, edge::*, join::*},
+            messages::{control::*, edge::*, forward::*, join::*},
             state::{Command, ControlState, Outcome},
         };
         use $crate::generate::messages::Each;
@@ -252,6 +255,9 @@ macro_rules! for_each_message {
         JoinReplyBody::each(dice).iter().for_each(|m| $check(FrameKind::Join, m));
         ControlRequest::each(dice).iter().for_each(|m| $check(FrameKind::Control, m));
         ControlReply::each(dice).iter().for_each(|m| $check(FrameKind::Control, m));
+        ForwardRequest::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
+        ForwardBody::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
+        ForwardReply::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
         Command::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
         Outcome::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
         ControlState::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
