@@ -6,12 +6,15 @@ pub mod coordinator;
 pub mod directory;
 pub mod edge;
 pub mod node;
+pub mod observation;
 pub mod peers;
 pub mod placement;
 pub mod planner;
 pub mod policy;
 pub mod supervision;
+pub mod task;
 pub mod tree;
+pub mod turnstile;
 
 pub use context::{ActorHome, NodeCtx};
 pub use directory::RoleDirectory;

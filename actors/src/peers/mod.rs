@@ -3,8 +3,12 @@
 //! cannot, speaks one stream per call ([`StreamPeers`]). Small control calls only; rows never come this way.
 
 mod cluster;
+mod dial;
 mod message;
+mod session;
+mod sessions;
 mod stream;
+mod switchboard;
 
 use std::time::Duration;
 
@@ -19,12 +23,17 @@ pub use cluster::ClusterPeers;
 pub use message::{RoleMessage, Wire, call_actor};
 pub use stream::StreamPeers;
 
+/// Log targets that must stay at `warn` whatever else is turned up: at `debug` they print whole messages.
+pub const QUIET_LOG_TARGETS: [&str; 2] = ["ractor=warn", "ractor_cluster=warn"];
+
+/// Calls of this node under way at once; more wait, within their time-outs. Bounds what queues up behind a slow peer.
+const CALLS_MAX: usize = 512;
+
 /// Calls to role actors, wherever they run. Every call ends within its time-out; none is repeated by the port.
 #[async_trait]
 pub trait Peers: Send + Sync + 'static {
-    /// Nodes whose actor of this role can be called now, in order of id. A node that has been given the role but
-    /// cannot be reached is not listed; nor is one that has just been lost and not been noticed yet left out: a call
-    /// decides.
+    /// Nodes that have been given this role and can be called as far as is known now, in order of id. One that has just
+    /// been lost may still be listed: only a call tells.
     fn members(&self, role: &Role) -> Vec<NodeId>;
 
     /// Asks one actor. `ControlReply::Error` comes back as the error it holds. GL4013 when the node or its actor

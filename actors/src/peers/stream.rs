@@ -1,29 +1,163 @@
-//! skeleton
+//! Peers with one stream per call: where several nodes share a process (a simulation), and ractor_cluster's registries
+//! cannot tell them apart. The same messages reach the same actors.
+//!
+//! INVARIANT: nothing here depends on the wall clock, on chance or on the order of a hash map.
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use greylag_cluster::{Incoming, LinkState, Mesh};
 use greylag_protocol::{
-    NodeId, Result,
-    messages::control::{ControlReply, ControlRequest},
+    ErrorCode, MeshError, NodeId, Result,
+    frame::{Frame, FrameKind, FrameReader, StreamTag},
+    messages::control::{CONTROL_VERSION, ControlCall, ControlReply, ControlRequest},
     state::Role,
 };
+use quinn::{RecvStream, SendStream};
+use tokio::{
+    sync::{Mutex, Semaphore, mpsc},
+    task::JoinSet,
+};
 
-use crate::NodeCtx;
+use super::{
+    CALLS_MAX, Peers,
+    message::{absent, call_actor, late},
+};
+use crate::{NodeCtx, directory::RoleDirectory, supervision::ChildSpec};
 
-pub struct StreamPeers {}
+/// Calls of others answered at once; more wait in the mesh.
+const SERVED_MAX: usize = 256;
+/// Bytes read from a stream at a time.
+const CHUNK_BYTES: usize = 16 << 10;
+
+pub struct StreamPeers {
+    node: NodeId,
+    mesh: Mesh,
+    directory: RoleDirectory,
+    calls: Semaphore,
+}
 
 impl StreamPeers {
-    pub async fn start(_ctx: &Arc<NodeCtx>) -> Result<Arc<Self>> {
-        todo!()
+    /// The port, and what has to run for it. Takes the mesh's control streams, so it can be made once per node.
+    pub fn new(ctx: &NodeCtx) -> Result<(Arc<Self>, ChildSpec)> {
+        let incoming = Arc::new(Mutex::new(ctx.mesh.serve(StreamTag::Control)?));
+        let directory = ctx.directory.clone();
+        let call_max = Duration::from_millis(ctx.timing.call_timeout_ms);
+        let spec = ChildSpec::task(&ctx.home, "peers", move || serve(directory.clone(), incoming.clone(), call_max));
+        let (mesh, directory) = (ctx.mesh.clone(), ctx.directory.clone());
+        Ok((Arc::new(Self { node: ctx.node, mesh, directory, calls: Semaphore::new(CALLS_MAX) }), spec))
+    }
+
+    async fn call_remote(&self, to: NodeId, call: ControlCall) -> Result<ControlReply> {
+        let _turn = self.calls.acquire().await;
+        let (mut send, mut recv) = self.mesh.open(to, StreamTag::Control).await?;
+        write(&mut send, &call).await?;
+        match read::<Result<ControlReply>>(&mut recv).await?? {
+            ControlReply::Error(error) => Err(error),
+            reply => Ok(reply),
+        }
     }
 }
 
 #[async_trait]
-impl super::Peers for StreamPeers {
-    fn members(&self, _role: &Role) -> Vec<NodeId> {
-        todo!()
+impl Peers for StreamPeers {
+    fn members(&self, role: &Role) -> Vec<NodeId> {
+        let holders = self.mesh.state().live_holders(role);
+        let links = self.mesh.links();
+        let links = links.borrow();
+        let reachable = |node: &NodeId| match *node == self.node {
+            true => self.directory.actor(role).is_some(),
+            false => links.get(node) == Some(&LinkState::Connected),
+        };
+        holders.into_iter().filter(reachable).collect()
     }
-    async fn call(&self, _: NodeId, _: &Role, _: ControlRequest, _: Duration) -> Result<ControlReply> {
-        todo!()
+
+    async fn call(&self, to: NodeId, role: &Role, request: ControlRequest, timeout: Duration) -> Result<ControlReply> {
+        let answer = if to == self.node {
+            let actor = self.directory.actor(role).ok_or_else(|| absent(role).at_node(to))?;
+            call_actor(&actor, request, timeout).await
+        } else {
+            let deadline_ms = timeout.as_millis() as u64;
+            let call = ControlCall { version: CONTROL_VERSION, deadline_ms, role: role.clone(), request };
+            tokio::time::timeout(timeout, self.call_remote(to, call)).await.unwrap_or_else(|_| Err(late(timeout)))
+        };
+        answer.map_err(|error| error.at_node(to))
+    }
+}
+
+/// Answers the calls of others until the mesh serves no more streams.
+async fn serve(
+    directory: RoleDirectory,
+    incoming: Arc<Mutex<mpsc::Receiver<Incoming>>>,
+    call_max: Duration,
+) -> Result<()> {
+    let mut incoming = incoming.lock().await;
+    let mut served = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(_) = served.join_next() => {}
+            stream = incoming.recv(), if served.len() < SERVED_MAX => match stream {
+                // A caller that says nothing, or takes no answer, is dropped in time.
+                Some(stream) => drop(served.spawn(tokio::time::timeout(2 * call_max, answer(directory.clone(), stream, call_max)))),
+                None => break,
+            },
+        }
+    }
+    drop(incoming);
+    std::future::pending().await
+}
+
+async fn answer(directory: RoleDirectory, mut stream: Incoming, call_max: Duration) {
+    let reply = match read::<ControlCall>(&mut stream.recv).await {
+        Ok(call) => ask_here(&directory, call, call_max).await,
+        Err(error) => Err(error),
+    };
+    let sent = match write(&mut stream.send, &reply).await {
+        Err(error) if error.code == ErrorCode::FrameTooLarge => {
+            write(&mut stream.send, &Err::<ControlReply, MeshError>(error)).await
+        }
+        sent => sent,
+    };
+    if let Err(error) = sent {
+        tracing::debug!(peer = %stream.peer, %error, "a control call's answer was not taken");
+    }
+}
+
+async fn ask_here(directory: &RoleDirectory, call: ControlCall, call_max: Duration) -> Result<ControlReply> {
+    if call.version != CONTROL_VERSION {
+        let other = format!("control calls are version {CONTROL_VERSION} here, not {}", call.version);
+        return Err(MeshError::new(ErrorCode::ProtocolVersion, other));
+    }
+    let actor = directory.actor(&call.role).ok_or_else(|| absent(&call.role))?;
+    call_actor(&actor, call.request, Duration::from_millis(call.deadline_ms).min(call_max)).await
+}
+
+async fn write<T: serde::Serialize>(send: &mut SendStream, message: &T) -> Result<()> {
+    let frame = Frame::encode(FrameKind::Control, message)?;
+    let broken = |error: &dyn std::fmt::Display| {
+        MeshError::new(ErrorCode::PeerUnreachable, format!("a control call could not be sent: {error}"))
+    };
+    send.write_all(&frame).await.map_err(|error| broken(&error))?;
+    send.finish().map_err(|error| broken(&error))
+}
+
+async fn read<T: serde::de::DeserializeOwned>(recv: &mut RecvStream) -> Result<T> {
+    let mut frames = FrameReader::new();
+    loop {
+        if let Some(frame) = frames.next_frame()? {
+            return frame.decode(FrameKind::Control);
+        }
+        match recv.read_chunk(CHUNK_BYTES, true).await {
+            Ok(Some(chunk)) => frames.push(&chunk.bytes),
+            Ok(None) => {
+                frames.finish()?;
+                return Err(MeshError::new(ErrorCode::PeerUnreachable, "a control stream ended without its message"));
+            }
+            Err(error) => {
+                let broken = format!("a control stream broke: {error}");
+                return Err(MeshError::new(ErrorCode::PeerUnreachable, broken));
+            }
+        }
     }
 }
