@@ -1,15 +1,37 @@
-//! skeleton
+//! A node without its doors: the mesh below, the roles that placement gives it above, everything in one supervision
+//! tree. The binary adds doors to it, a simulation runs many of it in one process.
+//!
+//! ```text
+//! node (rest for one)
+//! ├── peers        calls between role actors
+//! ├── edge-door    edge calls of other nodes
+//! ├── roles        coordinator, planner, policy, edge/…: never gives up, only slows down
+//! └── placement    starts and stops what is under `roles`
+//! ```
+//!
+//! INVARIANT: after `shutdown` nothing of the node runs or holds its context.
+
 use std::sync::Arc;
 
 use greylag_cluster::Mesh;
 use greylag_config::{Limits, Timing};
-use greylag_protocol::{Result, state::Role, statement::StatementService};
+use greylag_protocol::{MeshError, Result, frame::StreamTag, state::Role, statement::StatementService};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    NodeCtx,
-    coordinator::port::BearerIssuer,
-    edge::port::{ConnectorFactory, Secrets},
-    planner::port::QueryEngine,
+    context::{ActorHome, NodeCtx},
+    coordinator::{self, port::BearerIssuer},
+    directory::RoleDirectory,
+    edge::{
+        self,
+        port::{ConnectorFactory, Secrets},
+    },
+    peers::{ClusterPeers, Peers, StreamPeers},
+    placement::{ROLES, Reconciler, RoleSpecs},
+    planner::{self, port::QueryEngine},
+    policy,
+    supervision::{Budget, ChildSpec, Strategy, Supervisor, SupervisorRef},
 };
 
 /// How role actors of different nodes reach each other.
@@ -33,25 +55,109 @@ pub struct NodeParts {
     pub peers: PeersKind,
 }
 
+/// A running node.
 pub struct Node {
     ctx: Arc<NodeCtx>,
+    root: SupervisorRef,
 }
 
 impl Node {
-    pub async fn start(_parts: NodeParts) -> Result<Self> {
-        todo!()
+    /// Starts what every node has, and then whatever roles it holds. Returns before the roles run: see
+    /// [`Self::wait_ready`]. Takes the mesh's streams of actors, control and data, so a mesh can be started on once.
+    pub async fn start(parts: NodeParts) -> Result<Self> {
+        let specs: RoleSpecs = Arc::new(|ctx, role| match role {
+            Role::Coordinator => coordinator::child_spec(ctx),
+            Role::Planner => planner::child_spec(ctx),
+            Role::Policy => policy::child_spec(ctx),
+            Role::Edge(source) => edge::child_spec(ctx, source.clone()),
+        });
+        let ctx = context(&parts);
+        let streams = Arc::new(Mutex::new(ctx.mesh.serve(StreamTag::Data)?));
+        let services = vec![edge::door_spec(&ctx, streams)];
+        Self::assemble(ctx, parts.peers, services, specs).await
     }
+
+    pub(crate) async fn assemble(
+        ctx: Arc<NodeCtx>,
+        peers: PeersKind,
+        services: Vec<ChildSpec>,
+        specs: RoleSpecs,
+    ) -> Result<Self> {
+        let (port, peers_spec): (Arc<dyn Peers>, ChildSpec) = match peers {
+            PeersKind::Cluster => {
+                let (port, spec) = ClusterPeers::new(&ctx)?;
+                (port, spec)
+            }
+            PeersKind::Stream => {
+                let (port, spec) = StreamPeers::new(&ctx)?;
+                (port, spec)
+            }
+        };
+        if ctx.peers.set(port).is_err() {
+            return Err(MeshError::internal("a node was started twice"));
+        }
+        let roles = Supervisor::child_spec(&ctx.home, ROLES, Strategy::OneForOne, Budget::endless(), Vec::new);
+        let reconciler = Reconciler::new(ctx.clone(), specs);
+        let placement = ChildSpec::task(&ctx.home, "placement", move || reconciler.clone().run());
+        let children = [vec![peers_spec], services, vec![roles, placement]].concat();
+        let root =
+            Supervisor::spawn(&ctx.home, "node", Strategy::RestForOne, Budget::endless(), children, None).await?;
+        Ok(Self { ctx, root })
+    }
+
     pub fn ctx(&self) -> &Arc<NodeCtx> {
         &self.ctx
     }
+
+    /// Statements, by way of the coordinator of this node, looked up at each call: see [`coordinator::statements`].
     pub fn statements(&self) -> Arc<dyn StatementService> {
-        todo!()
+        coordinator::statements(&self.ctx)
     }
-    /// Waits until the actors of these roles run on this node.
-    pub async fn wait_ready(&self, _roles: &[Role]) {
-        todo!()
+
+    /// Waits until the actors of these roles run on this node; for as long as it takes.
+    pub async fn wait_ready(&self, roles: &[Role]) {
+        let mut changes = self.ctx.directory.watch();
+        loop {
+            changes.borrow_and_update();
+            let running = self.ctx.directory.roles();
+            if roles.iter().all(|role| running.contains(role)) || changes.changed().await.is_err() {
+                return;
+            }
+        }
     }
+
+    /// Stops everything, roles first; the mesh is left to whoever started it. Queries under way fail.
     pub async fn shutdown(&self) {
-        todo!()
+        self.ctx.stopping.cancel();
+        self.root.stop().await;
     }
+}
+
+impl Drop for Node {
+    /// A node that is dropped without `shutdown` stops too, though nobody waits for it.
+    fn drop(&mut self) {
+        self.ctx.stopping.cancel();
+        self.root.cell().stop(None);
+    }
+}
+
+/// The context of a node that is about to start.
+pub(crate) fn context(parts: &NodeParts) -> Arc<NodeCtx> {
+    let (mesh, node) = (parts.mesh.clone(), parts.mesh.node());
+    let seams = mesh.seams().clone();
+    Arc::new(NodeCtx {
+        node,
+        home: ActorHome::new(node, seams.seed),
+        mesh,
+        seams,
+        limits: parts.limits.clone(),
+        timing: parts.timing.clone(),
+        engine: parts.engine.clone(),
+        connectors: parts.connectors.clone(),
+        secrets: parts.secrets.clone(),
+        bearer: parts.bearer.clone(),
+        directory: RoleDirectory::new(),
+        stopping: CancellationToken::new(),
+        peers: std::sync::OnceLock::new(),
+    })
 }
