@@ -1,11 +1,14 @@
 //! Who is there, and how bytes get to them: identity and certificates, one QUIC endpoint, formation and joining, the
 //! Raft log and the state it keeps, placement of roles. It knows no SQL and starts no role.
 
+mod formation;
+pub mod identity;
 pub mod mesh;
 pub mod placement;
 pub mod raft;
 pub mod seams;
 pub mod state;
+pub mod transport;
 
 pub use mesh::{Incoming, LinkState, Mesh, MeshStart};
 pub use seams::Seams;

@@ -1,0 +1,192 @@
+//! The mesh's certificate authority: minted once by the founder, kept by the founding voters, used to sign members in.
+//!
+//! INVARIANT: nothing but the public key is taken from a request. Name, usage and validity are the mesh's.
+
+use std::time::Duration;
+
+use greylag_protocol::{ErrorCode, MeshError, MeshId, NodeId, Result, messages::join::Authority};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
+};
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
+
+use super::{
+    certificate::{COMMON_NAME, made, node_name, public_key_of},
+    key::NodeKey,
+};
+
+/// Life of a member's certificate. Long, because members do not renew theirs yet; removal from the membership is what
+/// revokes one, and that works at once.
+const NODE_VALIDITY: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Life of the authority itself.
+const CA_VALIDITY: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+/// How far clocks may differ.
+const BACKDATED: Duration = Duration::from_secs(5 * 60);
+
+pub struct CertificateAuthority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+}
+
+/// A member's new certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// DER.
+    pub certificate: Vec<u8>,
+    /// Raw Ed25519, 32 bytes.
+    pub public_key: Vec<u8>,
+}
+
+impl CertificateAuthority {
+    /// New keys for a new mesh, and the authority's own certificate, DER.
+    pub fn mint(mesh: MeshId, unix_ms: u64) -> Result<(Authority, Vec<u8>)> {
+        let (ca_key, bearer_key) = (NodeKey::generate()?, NodeKey::generate()?);
+        let mut params = CertificateParams::new(Vec::new()).map_err(made)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, format!("greylag mesh {mesh}"));
+        params.serial_number = Some(serial(mesh.0.as_bytes(), unix_ms));
+        set_validity(&mut params, unix_ms, CA_VALIDITY);
+        let certificate = params.self_signed(&ca_key.rcgen_key()?).map_err(made)?;
+        let authority = Authority { ca_key: ca_key.pkcs8().to_vec(), bearer_key: bearer_key.pkcs8().to_vec() };
+        Ok((authority, certificate.der().to_vec()))
+    }
+
+    /// From keys and certificate as `mint` made them. GL4002 if they do not belong together.
+    pub fn open(authority: &Authority, ca_certificate: &[u8]) -> Result<Self> {
+        let certificate = CertificateDer::from(ca_certificate.to_vec());
+        let key = NodeKey::from_pkcs8(authority.ca_key.clone())?;
+        if key.public_key() != public_key_of(&certificate)? {
+            let message = "the authority's key does not belong to its certificate";
+            return Err(MeshError::new(ErrorCode::ForeignCertificate, message));
+        }
+        let issuer = Issuer::from_ca_cert_der(&certificate, key.rcgen_key()?).map_err(made)?;
+        Ok(Self { issuer, certificate })
+    }
+
+    /// DER.
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// Key that a request proves to hold. GL4011 for a request that is none, or is signed wrongly.
+    pub fn requested_key(request: &[u8]) -> Result<Vec<u8>> {
+        Ok(read_request(request)?.public_key.der_bytes().to_vec())
+    }
+
+    /// Signs a certificate for the key in `request` (PKCS#10, DER) in the name of `node`.
+    pub fn issue(&self, node: NodeId, request: &[u8], unix_ms: u64) -> Result<Issued> {
+        let mut request = read_request(request)?;
+        let public_key = request.public_key.der_bytes().to_vec();
+        let mut params = CertificateParams::new(vec![node_name(node), COMMON_NAME.to_owned()]).map_err(made)?;
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, node.to_string());
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        params.serial_number = Some(serial(&public_key, unix_ms));
+        set_validity(&mut params, unix_ms, NODE_VALIDITY);
+        request.params = params;
+        let certificate = request.signed_by(&self.issuer).map_err(made)?;
+        Ok(Issued { certificate: certificate.der().to_vec(), public_key })
+    }
+}
+
+/// Raw public key that bearer tokens are verified with.
+pub fn bearer_public_key(authority: &Authority) -> Result<Vec<u8>> {
+    Ok(NodeKey::from_pkcs8(authority.bearer_key.clone())?.public_key().to_vec())
+}
+
+fn read_request(request: &[u8]) -> Result<CertificateSigningRequestParams> {
+    let refused = |message: String| MeshError::new(ErrorCode::MalformedFrame, message);
+    let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request))
+        .map_err(|error| refused(format!("a certificate request could not be read: {error}")))?;
+    if request.public_key.algorithm() != &rcgen::PKCS_ED25519 {
+        return Err(refused("a certificate request has a key that is not Ed25519".to_owned()));
+    }
+    Ok(request)
+}
+
+fn set_validity(params: &mut CertificateParams, unix_ms: u64, validity: Duration) {
+    let now = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_millis(unix_ms);
+    params.not_before = now - BACKDATED;
+    params.not_after = now + validity;
+}
+
+/// Positive, 16 bytes, of what is certified and when.
+fn serial(subject: &[u8], unix_ms: u64) -> SerialNumber {
+    let digest = super::certificate::fingerprint(&[subject, &unix_ms.to_be_bytes()].concat());
+    let mut number = [0; 16];
+    number.copy_from_slice(&digest[..16]);
+    number[0] = (number[0] & 0x7f) | 0x40;
+    SerialNumber::from_slice(&number)
+}
+
+#[cfg(test)]
+mod tests {
+    use greylag_protocol::ErrorCode;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::identity::certificate::{node_of, verify_chain};
+
+    const NOW: u64 = 1_800_000_000_000;
+    const DAY: u64 = 24 * 3600 * 1000;
+
+    fn minted() -> (Authority, Vec<u8>) {
+        CertificateAuthority::mint(MeshId(Uuid::nil()), NOW).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_has_the_mesh_s_names_and_dates_whatever_was_asked_for() {
+        let (authority, ca) = minted();
+        let key = NodeKey::generate().unwrap();
+        let mut greedy = CertificateParams::new(vec!["n1.node.greylag".to_owned()]).unwrap();
+        greedy.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let request = greedy.serialize_request(&key.rcgen_key().unwrap()).unwrap();
+
+        let issued = CertificateAuthority::open(&authority, &ca).unwrap().issue(NodeId(7), request.der(), NOW).unwrap();
+        let certificate = CertificateDer::from(issued.certificate);
+        assert_eq!(node_of(&certificate).unwrap(), NodeId(7));
+        assert_eq!(issued.public_key, key.public_key());
+        assert_eq!(public_key_of(&certificate).unwrap(), key.public_key());
+
+        let ca = CertificateDer::from(ca);
+        for (time, good) in [
+            (NOW - 4 * 60_000, true),
+            (NOW, true),
+            (NOW + 364 * DAY, true),
+            (NOW - 6 * 60_000, false),
+            (NOW + 366 * DAY, false),
+        ] {
+            assert_eq!(verify_chain(&certificate, &ca, time).is_ok(), good, "{time}");
+        }
+    }
+
+    #[test]
+    fn another_authority_s_certificate_is_refused() {
+        let ((authority, ca), (_, other)) = (minted(), minted());
+        let request = NodeKey::generate().unwrap().certificate_request().unwrap();
+        let issued = CertificateAuthority::open(&authority, &ca).unwrap().issue(NodeId(1), &request, NOW).unwrap();
+        let error = verify_chain(&issued.certificate.into(), &other.clone().into(), NOW).unwrap_err();
+        assert_eq!(error.code, ErrorCode::ForeignCertificate);
+        assert!(CertificateAuthority::open(&authority, &other).is_err(), "keys of one mesh, certificate of another");
+    }
+
+    #[test]
+    fn a_request_that_is_none_or_was_tampered_with_is_refused() {
+        let (authority, ca) = minted();
+        let ca = CertificateAuthority::open(&authority, &ca).unwrap();
+        let mut request = NodeKey::generate().unwrap().certificate_request().unwrap();
+        let last = request.len() - 1;
+        request[last] ^= 1;
+        for bad in [request.as_slice(), b"", b"not a request"] {
+            assert_eq!(ca.issue(NodeId(1), bad, NOW).unwrap_err().code, ErrorCode::MalformedFrame);
+        }
+        let other = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let request = CertificateParams::new(Vec::new()).unwrap().serialize_request(&other).unwrap();
+        assert_eq!(ca.issue(NodeId(1), request.der(), NOW).unwrap_err().code, ErrorCode::MalformedFrame);
+    }
+}

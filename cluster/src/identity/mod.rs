@@ -1,0 +1,13 @@
+//! Who a node is: its key, its certificate, the mesh's own keys, join tokens, and the files they are kept in.
+//!
+//! INVARIANT: what a node is known by is on disk before anybody hears of it.
+
+pub mod authority;
+pub mod certificate;
+pub mod key;
+pub(crate) mod proof;
+pub(crate) mod store;
+pub mod token;
+
+pub use authority::CertificateAuthority;
+pub use key::NodeKey;

@@ -1,0 +1,208 @@
+//! The handle on the mesh that everything above holds: state to read and watch, changes to propose, streams to open
+//! and to serve. Cloning is cheap; when the last clone goes, the node's part in the mesh ends.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use greylag_protocol::{
+    ErrorCode, MeshError, MeshId, NodeId, Result,
+    frame::StreamTag,
+    messages::join::Authority,
+    state::{Command, ControlState, Outcome},
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    identity::{NodeKey, key, token},
+    raft::RaftNode,
+    seams::Seams,
+    transport::{Endpoint, Switchboard},
+};
+
+mod propose;
+mod start;
+
+pub(crate) use propose::Proposer;
+
+/// Longest that peers are waited for when this node says goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A stream that a peer has opened, its tag already read and the peer already checked against the membership.
+#[derive(Debug)]
+pub struct Incoming {
+    pub peer: NodeId,
+    pub send: quinn::SendStream,
+    pub recv: quinn::RecvStream,
+}
+
+/// What this node itself sees of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    Connected,
+    /// No connection, being dialled.
+    Lost,
+}
+
+/// What [`Mesh::start`] needs to know.
+#[derive(Debug, Clone)]
+pub struct MeshStart {
+    pub config: greylag_config::NodeConfig,
+    pub seams: Seams,
+}
+
+#[derive(Clone)]
+pub struct Mesh {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    me: NodeId,
+    id: MeshId,
+    seams: Seams,
+    key: Arc<NodeKey>,
+    raft: RaftNode,
+    board: Arc<Switchboard>,
+    proposer: Proposer,
+    authority: Option<Arc<Authority>>,
+    alive: Alive,
+}
+
+impl std::fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mesh").field("node", &self.inner.me).field("id", &self.inner.id).finish_non_exhaustive()
+    }
+}
+
+/// What ends with the handle: background tasks and connections.
+struct Alive {
+    stop: CancellationToken,
+    endpoint: Endpoint,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.endpoint.close_now();
+    }
+}
+
+impl Mesh {
+    /// Opens the data directory and the endpoint; forms a mesh, joins one, or takes its old place in one. Returns when
+    /// the node is a member and has applied the log up to what the leader had committed when it asked (or, where no
+    /// leader can be reached after a restart, as soon as its own log is open and the time limit of a call has passed).
+    ///
+    /// Dropping the future ends the attempt. It fails with GL4004, GL4005, GL4006 or GL4010 as soon as the mesh has
+    /// refused the node, with GL4001 if the node has been removed; seeds that cannot be reached are asked again for
+    /// ever.
+    pub async fn start(start: MeshStart) -> Result<Self> {
+        start::start(start).await
+    }
+
+    pub fn node(&self) -> NodeId {
+        self.inner.me
+    }
+
+    pub fn id(&self) -> MeshId {
+        self.inner.id
+    }
+
+    pub fn seams(&self) -> &Seams {
+        &self.inner.seams
+    }
+
+    /// The state as far as this node has applied it.
+    pub fn state(&self) -> Arc<ControlState> {
+        self.inner.raft.state()
+    }
+
+    /// Wakes at every change of the state.
+    pub fn watch(&self) -> watch::Receiver<Arc<ControlState>> {
+        self.inner.raft.watch()
+    }
+
+    /// Leader, as far as this node knows, and the Raft term.
+    pub fn leader(&self) -> (Option<NodeId>, u64) {
+        self.inner.raft.leader()
+    }
+
+    /// Commits a command, by way of the leader. `Outcome::Refused` comes back as an error; GL4007 when no leader
+    /// could be reached within the time limit, in which case the change may still be made.
+    ///
+    /// A command whose reply was lost is proposed again: applying one twice changes nothing the second time (see
+    /// `state::apply`). Only `RevokeGrant` and `DropSource` can come back as "not known" from the second time, and a
+    /// change of the same thing by somebody else in between is overwritten, as it would be by a slower first time.
+    pub async fn propose(&self, command: Command) -> Result<Outcome> {
+        self.inner.proposer.propose(command).await
+    }
+
+    /// Waits until this node has applied everything that was committed anywhere before the call. GL4007 when that
+    /// could not be had within the time limit.
+    pub async fn catch_up(&self) -> Result<()> {
+        self.inner.proposer.catch_up().await
+    }
+
+    /// Links to the other members, as this node sees them.
+    pub fn links(&self) -> watch::Receiver<BTreeMap<NodeId, LinkState>> {
+        self.inner.board.links().watch()
+    }
+
+    /// Why there is no link to a member: what it answered last, or how the last link ended.
+    pub fn link_error(&self, peer: NodeId) -> Option<MeshError> {
+        self.inner.board.links().error(peer)
+    }
+
+    /// Opens a stream to a member, this node among them, and writes its tag. GL4013 at once if there is no link; never
+    /// dials and waits longer than a second.
+    pub async fn open(&self, to: NodeId, tag: StreamTag) -> Result<(quinn::SendStream, quinn::RecvStream)> {
+        self.inner.board.open(to, tag).await
+    }
+
+    /// Streams of one tag that peers open. Each tag can be taken once; a second call is an internal error. The channel
+    /// is bounded: peers wait when nobody serves. (Raft and Forward are served by the cluster itself.)
+    pub fn serve(&self, tag: StreamTag) -> Result<mpsc::Receiver<Incoming>> {
+        self.inner.board.serve(tag)
+    }
+
+    /// Ed25519 signature of this node over `bytes`.
+    pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+        self.inner.key.sign(bytes)
+    }
+
+    /// Checks a signature of a current member. GL3005 otherwise.
+    pub fn verify(&self, signer: NodeId, bytes: &[u8], signature: &[u8]) -> Result<()> {
+        let state = self.state();
+        let Some(member) = state.member(signer) else {
+            return Err(MeshError::new(ErrorCode::BadSignature, format!("the signer {signer} is not a member")));
+        };
+        key::verify(&member.public_key, bytes, signature)
+    }
+
+    /// The mesh's own keys, where this node keeps them.
+    pub fn authority(&self) -> Option<Arc<Authority>> {
+        self.inner.authority.clone()
+    }
+
+    /// A new join token for `uses` nodes, as text, valid for so long from now.
+    pub async fn create_join_token(&self, uses: u32, ttl: Duration) -> Result<String> {
+        let state = self.state();
+        let facts = state.mesh.as_ref().ok_or_else(|| MeshError::internal("the mesh has not been formed yet"))?;
+        let expires_unix_ms = self.inner.seams.clock.unix_ms().saturating_add(ttl.as_millis() as u64);
+        let (token, grant) = token::mint(&facts.ca_certificate, uses, expires_unix_ms)?;
+        self.propose(Command::PutGrant { grant }).await?;
+        Ok(token::format(&token))
+    }
+
+    /// Resolves when this node's log has stopped for good, with the reason: its disk has failed, or it was shut down.
+    /// Nothing is committed or applied here after that.
+    pub async fn stopped(&self) -> MeshError {
+        self.inner.raft.stopped().await
+    }
+
+    /// Leaves cleanly: hands leadership over if it can, syncs and closes the log, closes streams and connections.
+    pub async fn shutdown(&self) {
+        self.inner.raft.transfer_leadership().await;
+        self.inner.alive.stop.cancel();
+        self.inner.raft.shutdown().await;
+        self.inner.alive.endpoint.close(GOODBYE_TIMEOUT).await;
+    }
+}

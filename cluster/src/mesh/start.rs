@@ -1,0 +1,390 @@
+//! A node's way from its data directory to its place in the mesh.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use greylag_config::NodeConfig;
+use greylag_protocol::{
+    ErrorCode, MeshError, NodeUuid, Result,
+    messages::join::{Authority, Candidate, JoinToken},
+    state::Command,
+};
+use rustls::pki_types::CertificateDer;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Alive, Inner, LinkState, Mesh, MeshStart, Proposer};
+use crate::{
+    formation::{Admissions, FoundingDesk, JoinDesk, Seeker, Sought, found, mint},
+    identity::{
+        CertificateAuthority, NodeKey,
+        store::{Founding, IdentityStore, Membership},
+        token,
+    },
+    raft::{self, RaftNode},
+    seams::Seams,
+    transport::{Credentials, Endpoint, Links, REMOVED, Switchboard, Wiring, accept_all},
+};
+
+/// Between two looks at what peers say of this node, and two tries of what must succeed in the end.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(3);
+
+/// A node that has its key and its port, and no place yet.
+struct Arrival {
+    config: NodeConfig,
+    seams: Seams,
+    store: IdentityStore,
+    uuid: NodeUuid,
+    key: Arc<NodeKey>,
+    token: Option<JoinToken>,
+    endpoint: Endpoint,
+    address: String,
+    desk: Arc<JoinDesk>,
+    members: Arc<OnceLock<Arc<Switchboard>>>,
+    alive: Alive,
+}
+
+/// The place it has found.
+struct Place {
+    membership: Membership,
+    /// Where this node founds, or was founding when it was stopped.
+    founding: Option<Founding>,
+    /// Whether it was a member before it was started.
+    returns: bool,
+}
+
+pub(super) async fn start(start: MeshStart) -> Result<Mesh> {
+    let arrival = Arrival::open(start).await?;
+    let place = arrival.find_place().await?;
+    arrival.settle(place).await
+}
+
+impl Arrival {
+    async fn open(MeshStart { config, seams }: MeshStart) -> Result<Self> {
+        config.validate()?;
+        let token = config.join_token.as_deref().map(read_token).transpose()?;
+        let store = IdentityStore::new(&seams);
+        let (uuid, key) = store.node().await?;
+        let endpoint = Endpoint::bind(config.listen, &key, &seams, &config.limits, &config.timing).await?;
+        let alive = Alive { stop: CancellationToken::new(), endpoint: endpoint.clone() };
+        let address = advertised(&config, &endpoint)?;
+        let desk = Arc::new(JoinDesk::new());
+        let members = Arc::new(OnceLock::new());
+        let accepting = accept_all(endpoint.clone(), desk.clone(), members.clone());
+        tokio::spawn(alive.stop.clone().run_until_cancelled_owned(accepting));
+        let key = Arc::new(key);
+        Ok(Self { config, seams, store, uuid, key, token, endpoint, address, desk, members, alive })
+    }
+
+    async fn find_place(&self) -> Result<Place> {
+        let (membership, founding) = (self.store.membership().await?, self.store.founding().await?);
+        match (membership, founding) {
+            (Some(membership), founding) => {
+                let founding = founding.filter(|founding| founding.mesh == membership.mesh);
+                Ok(Place { membership, founding, returns: true })
+            }
+            // It was stopped between resolving to found and its own enrolment.
+            (None, Some(founding)) => self.found(founding).await,
+            (None, None) => self.seek().await,
+        }
+    }
+
+    async fn seek(&self) -> Result<Place> {
+        let alone = self.config.dev || (self.config.seeds.is_empty() && self.config.expect == 1);
+        let (members, token) = if alone {
+            (vec![self.candidate()], None)
+        } else {
+            let token = self.token.clone().ok_or_else(|| {
+                let message = "`join_token` is needed to form a mesh with others, or to join one";
+                MeshError::new(ErrorCode::InvalidConfig, message)
+            })?;
+            let seeker = Seeker {
+                seeds: self.config.seeds.clone(),
+                me: self.candidate(),
+                token: token.clone(),
+                endpoint: self.endpoint.clone(),
+                key: self.key.clone(),
+                store: self.store.clone(),
+                clock: self.seams.clock.clone(),
+                desk: self.desk.clone(),
+                seed: self.seams.seed,
+            };
+            match seeker.seek().await? {
+                Sought::Enrolled(membership) => return Ok(Place { membership, founding: None, returns: false }),
+                Sought::Founder(members) => (members, Some(token)),
+            }
+        };
+        self.found(mint(&self.config.mesh, members, token.as_ref(), self.seams.clock.unix_ms())?).await
+    }
+
+    async fn found(&self, founding: Founding) -> Result<Place> {
+        let now = self.seams.clock.unix_ms();
+        let (founding, membership) = found(founding, self.uuid, &self.key, &self.store, now).await?;
+        tracing::info!(mesh = %founding.mesh, members = founding.members.len(), "founding a mesh");
+        Ok(Place { membership, founding: Some(founding), returns: false })
+    }
+
+    fn candidate(&self) -> Candidate {
+        Candidate {
+            mesh_name: self.config.mesh.clone(),
+            expect: self.config.expect,
+            uuid: self.uuid,
+            name: self.config.name.clone(),
+            address: self.address.clone(),
+            labels: self.config.labels.clone(),
+            door: door(&self.config),
+            outbound_only: self.config.outbound_only,
+            knows: vec![self.uuid],
+        }
+    }
+
+    /// Takes the place: opens the log, keeps links, and returns once the node takes part.
+    async fn settle(self, place: Place) -> Result<Mesh> {
+        let Place { membership, founding, returns } = place;
+        let me = membership.node;
+        let call_timeout = Duration::from_millis(self.config.timing.call_timeout_ms);
+        let links = Links::new();
+        let raft =
+            RaftNode::open(me, &self.seams, &self.config.timing, &self.config.mesh, Arc::new(links.clone())).await?;
+        self.endpoint.serve_member(&self.credentials(&membership))?;
+        let wiring = Wiring {
+            me,
+            outbound_only: self.config.outbound_only,
+            endpoint: self.endpoint.clone(),
+            links: links.clone(),
+            membership: crate::transport::Membership::new(me, &membership.members, raft.watch()),
+            raft: raft.clone(),
+            call_timeout,
+            seed: self.seams.seed,
+        };
+        let board = Switchboard::start(wiring, &self.alive.stop);
+        let _ = self.members.set(board.clone());
+        let proposer =
+            Proposer { me, raft: raft.clone(), board: board.clone(), limit: call_timeout, seed: self.seams.seed };
+
+        let leading = raft::lead(raft.clone(), links.watch(), self.seams.clock.clone(), self.config.timing.clone());
+        tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(leading));
+
+        let authority = self.store.authority(&membership.ca_certificate).await?;
+        let admissions = Arc::new(self.admissions(&membership, authority.as_ref(), &proposer)?);
+        match founding.filter(|_| raft.state().mesh.is_none()) {
+            Some(founding) => {
+                let founding = FoundingDesk::new(founding, self.store.clone(), self.seams.clock.clone())?;
+                let founding = Arc::new(founding);
+                self.desk.found(founding.clone());
+                begin(&founding, &raft, &links, &proposer).await?;
+                self.desk.admit(admissions);
+            }
+            None => self.desk.admit(admissions),
+        }
+        let taking_part = take_part(&proposer, &links, returns);
+        tokio::select! {
+            part = taking_part => part?,
+            error = raft.stopped() => return Err(error),
+        }
+        self.describe_if_changed(&proposer);
+        tracing::info!(node = %me, mesh = %membership.mesh, "the node is a member");
+        Ok(Mesh {
+            inner: Arc::new(Inner {
+                me,
+                id: membership.mesh,
+                seams: self.seams,
+                key: self.key,
+                raft,
+                board,
+                proposer,
+                authority: authority.map(Arc::new),
+                alive: self.alive,
+            }),
+        })
+    }
+
+    fn credentials(&self, membership: &Membership) -> Credentials {
+        Credentials {
+            certificate: CertificateDer::from(membership.certificate.clone()),
+            ca: CertificateDer::from(membership.ca_certificate.clone()),
+            key: self.key.tls_key(),
+        }
+    }
+
+    fn admissions(
+        &self,
+        membership: &Membership,
+        authority: Option<&Authority>,
+        proposer: &Proposer,
+    ) -> Result<Admissions> {
+        let ca_certificate = membership.ca_certificate.clone();
+        let authority = authority.map(|keys| CertificateAuthority::open(keys, &ca_certificate)).transpose()?;
+        Ok(Admissions {
+            mesh: membership.mesh,
+            me: membership.node,
+            mesh_name: self.config.mesh.clone(),
+            own_token: self.token.clone(),
+            enrolled_with: membership.members.clone(),
+            ca_certificate,
+            authority,
+            proposer: proposer.clone(),
+            clock: self.seams.clock.clone(),
+        })
+    }
+
+    /// If the configuration says something else of this node than the mesh knows, tells the mesh, as soon as it can be
+    /// told.
+    fn describe_if_changed(&self, proposer: &Proposer) {
+        let Candidate { uuid, name, address, labels, outbound_only, .. } = self.candidate();
+        let proposer = proposer.clone();
+        let door = door(&self.config);
+        let telling = async move {
+            loop {
+                let state = proposer.state();
+                let Some(known) = state.member(proposer.me) else { return };
+                // Where the system chooses the door's port, whoever opens it says where it is.
+                let door = door.clone().or_else(|| known.door.clone());
+                let (node, name, address, labels) = (known.id, name.clone(), address.clone(), labels.clone());
+                let same = known.name == name
+                    && known.address == address
+                    && known.door == door
+                    && known.labels == labels
+                    && known.outbound_only == outbound_only;
+                if same {
+                    return;
+                }
+                let command = Command::Describe { node, uuid, name, address, door, labels, outbound_only };
+                match proposer.propose(command).await {
+                    Ok(_) => return,
+                    Err(error) if !error.is_retryable() => {
+                        tracing::warn!(%error, "the mesh does not accept this node's description");
+                        return;
+                    }
+                    Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
+                }
+            }
+        };
+        tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(telling));
+    }
+}
+
+/// Waits for every founding member to have stored its enrolment, which it shows by its link, and begins the log.
+async fn begin(desk: &FoundingDesk, raft: &RaftNode, links: &Links, proposer: &Proposer) -> Result<()> {
+    if !raft.is_initialized().await? {
+        let mut states = links.watch();
+        loop {
+            let linked = states.wait_for(|states| states.values().all(|state| *state == LinkState::Connected));
+            match tokio::time::timeout(PROGRESS, linked).await {
+                Ok(Ok(_)) => break,
+                Ok(Err(_)) => return Err(MeshError::internal("the links are gone")),
+                Err(_) => {
+                    let states = links.watch().borrow().clone();
+                    let missing: Vec<String> = desk
+                        .members()
+                        .await
+                        .into_iter()
+                        .filter(|member| states.get(&member.id) == Some(&LinkState::Lost))
+                        .map(|member| member.candidate.name)
+                        .collect();
+                    tracing::info!(?missing, "waiting for founding members");
+                }
+            }
+        }
+        let members = desk.members().await.into_iter().filter(|member| member.voter);
+        raft.initialize(members.map(|member| (member.id, member.candidate.address)).collect()).await?;
+    }
+    let form = desk.form_command().await?;
+    while raft.state().mesh.is_none() {
+        if let Err(error) = proposer.propose(form.clone()).await {
+            tracing::warn!(%error, "the mesh could not be formed yet");
+            if !error.is_retryable() {
+                return Err(error);
+            }
+        }
+        // Another node may lead: then the command comes back with the log.
+        let formed = async { raft.watch().wait_for(|state| state.mesh.is_some()).await.is_ok() };
+        let _ = tokio::time::timeout(RETRY_PAUSE, formed).await;
+    }
+    Ok(())
+}
+
+/// Waits until the log has named this node, and, as far as a leader can be reached, until it is up to date.
+async fn take_part(proposer: &Proposer, links: &Links, returns: bool) -> Result<()> {
+    let me = proposer.me;
+    let removed = || MeshError::new(ErrorCode::NotAMember, REMOVED).at_node(me);
+    let told = async {
+        loop {
+            if links.refused_with(ErrorCode::NotAMember).is_some_and(|error| error.message == REMOVED) {
+                return;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    };
+    let named = async {
+        let mut changes = proposer.raft.watch();
+        let mut reported = Instant::now();
+        loop {
+            let state = changes.borrow_and_update().clone();
+            if state.removed.contains(&me) {
+                return Err(removed());
+            }
+            if state.members.contains_key(&me) {
+                break;
+            }
+            if reported.elapsed() >= PROGRESS {
+                reported = Instant::now();
+                tracing::info!(node = %me, "waiting for the mesh to begin, or for its log");
+            }
+            match tokio::time::timeout(PROGRESS, changes.changed()).await {
+                Ok(Err(_)) => return Err(MeshError::new(ErrorCode::ShuttingDown, "the log is closed")),
+                Ok(Ok(())) | Err(_) => {}
+            }
+        }
+        loop {
+            match proposer.catch_up().await {
+                Ok(()) => return Ok(()),
+                Err(error) if returns => {
+                    tracing::warn!(%error, "no leader can be reached: the node goes on with what it knew");
+                    return Ok(());
+                }
+                Err(error) => tracing::warn!(%error, "the log cannot be caught up with yet"),
+            }
+        }
+    };
+    tokio::select! {
+        named = named => named,
+        () = told => Err(removed()),
+    }
+}
+
+fn advertised(config: &NodeConfig, endpoint: &Endpoint) -> Result<String> {
+    if let Some(address) = &config.advertise {
+        return Ok(address.clone());
+    }
+    let address = endpoint.local_address()?;
+    let alone = config.seeds.is_empty() && config.expect == 1;
+    if address.ip().is_unspecified() && !alone && !config.outbound_only {
+        let message = format!("`listen` = `{}` is no address that others could dial: set `advertise`", config.listen);
+        return Err(MeshError::new(ErrorCode::InvalidConfig, message));
+    }
+    Ok(address.to_string())
+}
+
+/// `host:port` of the door, if it is known before the door is open.
+fn door(config: &NodeConfig) -> Option<String> {
+    config.flight.filter(|door| door.port() != 0).map(|door| door.to_string())
+}
+
+/// A token as configured: itself, or a reference to it.
+fn read_token(configured: &str) -> Result<JoinToken> {
+    let unread = |why: String| MeshError::new(ErrorCode::InvalidConfig, format!("`join_token`: {why}"));
+    if let Some(name) = configured.strip_prefix("env:") {
+        let value = std::env::var(name).map_err(|_| unread(format!("the environment has no `{name}`")))?;
+        token::parse(&value)
+    } else if let Some(path) = configured.strip_prefix("file:") {
+        let value = std::fs::read_to_string(path).map_err(|error| unread(format!("`{path}`: {error}")))?;
+        token::parse(&value)
+    } else {
+        token::parse(configured)
+    }
+}

@@ -1,0 +1,83 @@
+//! Everything through which a node touches the world, so that a simulation can stand in for it: sockets, clock,
+//! disk, and where blocking work goes. Production code is given [`Seams::real`]; nothing below asks for the real
+//! thing behind their back.
+
+use std::{fmt::Debug, io, net::SocketAddr, path::PathBuf, pin::Pin, sync::Arc};
+
+use quinn::AsyncUdpSocket;
+
+mod clock;
+mod disk;
+mod sockets;
+mod work;
+
+use clock::SystemClock;
+use disk::DataDir;
+use sockets::UdpSockets;
+use work::{BlockingThreads, QueryThreads};
+
+/// Wall clock. (Monotonic time is tokio's, which simulation pauses.)
+pub trait Clock: Debug + Send + Sync + 'static {
+    fn unix_ms(&self) -> u64;
+}
+
+/// Makes the node's one UDP socket, and the runtime that quinn runs on.
+#[async_trait::async_trait]
+pub trait SocketFactory: Debug + Send + Sync + 'static {
+    async fn bind(&self, listen: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>>;
+    fn runtime(&self) -> Arc<dyn quinn::Runtime>;
+    /// Addresses behind `host:port`, at least one. The default asks the system, unless it is an address already.
+    async fn resolve(&self, host_port: &str) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(address) = host_port.parse() {
+            return Ok(vec![address]);
+        }
+        let found: Vec<SocketAddr> = tokio::net::lookup_host(host_port).await?.collect();
+        if found.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) }
+    }
+}
+
+/// The node's durable storage: one redb file for the log and a handful of small files.
+pub trait Disk: Debug + Send + Sync + 'static {
+    /// Backend of the database called `name` (such as `raft.redb`), created if missing.
+    fn database(&self, name: &str) -> io::Result<Box<dyn redb::StorageBackend>>;
+    /// Whole content of a small file, `None` if there is none.
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
+    /// Replaces a small file: all of it or nothing, durable on return. `secret` files are for the owner alone.
+    fn write(&self, name: &str, content: &[u8], secret: bool) -> io::Result<()>;
+}
+
+/// Runs work that blocks (an fsync) away from the reactor; inline in simulation.
+pub trait Blocking: Debug + Send + Sync + 'static {
+    fn run(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
+
+/// Spawns query work (planning, execution, reading sources) where it cannot starve heartbeats: a runtime of its own
+/// in production, the host's in simulation.
+pub trait QuerySpawner: Debug + Send + Sync + 'static {
+    fn spawn(&self, work: Pin<Box<dyn Future<Output = ()> + Send>>) -> tokio::task::AbortHandle;
+}
+
+#[derive(Debug, Clone)]
+pub struct Seams {
+    pub clock: Arc<dyn Clock>,
+    pub sockets: Arc<dyn SocketFactory>,
+    pub disk: Arc<dyn Disk>,
+    pub blocking: Arc<dyn Blocking>,
+    pub queries: Arc<dyn QuerySpawner>,
+    /// Seed for choices that need not be secret (jitter, spreading). Random in production.
+    pub seed: u64,
+}
+
+impl Seams {
+    /// The real world, with the node's files in `data_dir` (created, mode 0700, locked against a second process).
+    pub fn real(data_dir: PathBuf) -> io::Result<Self> {
+        Ok(Self {
+            clock: Arc::new(SystemClock),
+            sockets: Arc::new(UdpSockets),
+            disk: Arc::new(DataDir::open(data_dir)?),
+            blocking: Arc::new(BlockingThreads),
+            queries: Arc::new(QueryThreads::start()?),
+            seed: uuid::Uuid::new_v4().as_u64_pair().0,
+        })
+    }
+}

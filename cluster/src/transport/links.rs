@@ -1,0 +1,130 @@
+//! The table of connections: at most one for each peer, whoever dialled it, and what this node says of each link.
+//!
+//! INVARIANT: a peer is `Connected` only by a connection on which it has answered; both ends keep the same one of two.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use greylag_protocol::{ErrorCode, MeshError, NodeId};
+use quinn::{Connection, VarInt};
+use tokio::sync::watch;
+
+use super::refusal;
+use crate::mesh::LinkState;
+
+#[derive(Clone)]
+pub(crate) struct Links {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    table: Mutex<Table>,
+    states: watch::Sender<BTreeMap<NodeId, LinkState>>,
+}
+
+#[derive(Default)]
+struct Table {
+    links: BTreeMap<NodeId, Link>,
+    peers: BTreeSet<NodeId>,
+    /// Why a peer could not be reached, last.
+    errors: BTreeMap<NodeId, MeshError>,
+}
+
+struct Link {
+    connection: Connection,
+    dialled_by: NodeId,
+}
+
+impl Links {
+    pub(crate) fn new() -> Self {
+        let (states, _) = watch::channel(BTreeMap::new());
+        Self { inner: Arc::new(Inner { table: Mutex::default(), states }) }
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<BTreeMap<NodeId, LinkState>> {
+        self.inner.states.subscribe()
+    }
+
+    /// The connection to a peer, if there is one.
+    pub(crate) fn connection(&self, peer: NodeId) -> Option<Connection> {
+        let table = self.table();
+        let link = table.links.get(&peer)?;
+        link.connection.close_reason().is_none().then(|| link.connection.clone())
+    }
+
+    /// These are the peers to report on from now on.
+    pub(crate) fn set_peers(&self, peers: BTreeSet<NodeId>) {
+        let mut table = self.table();
+        table.peers = peers;
+        self.publish(&table);
+    }
+
+    /// Puts a connection on which the peer has answered into the table. Of two live ones both ends keep the one dialled
+    /// by `preferred`, and of two by the same node the newer, since nobody dials while it sees a link. Returns whether
+    /// it was taken; if not, it has been closed.
+    pub(crate) fn offer(&self, peer: NodeId, connection: &Connection, dialled_by: NodeId, preferred: NodeId) -> bool {
+        let mut table = self.table();
+        let bye = VarInt::from_u32(refusal::CODE_BYE);
+        if let Some(link) = table.links.get(&peer).filter(|link| link.connection.close_reason().is_none()) {
+            if link.dialled_by != dialled_by && link.dialled_by == preferred {
+                connection.close(bye, b"there is another connection");
+                return false;
+            }
+            link.connection.close(bye, b"another connection has taken its place");
+        }
+        table.links.insert(peer, Link { connection: connection.clone(), dialled_by });
+        table.errors.remove(&peer);
+        self.publish(&table);
+        true
+    }
+
+    /// Takes a closed connection out, unless another has taken its place.
+    pub(crate) fn closed(&self, peer: NodeId, connection: &Connection, why: MeshError) {
+        let mut table = self.table();
+        if table.links.get(&peer).is_some_and(|link| link.connection.stable_id() == connection.stable_id()) {
+            table.links.remove(&peer);
+            table.errors.insert(peer, why);
+            self.publish(&table);
+        }
+    }
+
+    /// A dial has failed.
+    pub(crate) fn failed(&self, peer: NodeId, why: MeshError) {
+        self.table().errors.insert(peer, why);
+    }
+
+    /// Why there is no link to a peer.
+    pub(crate) fn error(&self, peer: NodeId) -> Option<MeshError> {
+        self.table().errors.get(&peer).cloned()
+    }
+
+    /// An error of this code that some peer has given.
+    pub(crate) fn refused_with(&self, code: ErrorCode) -> Option<MeshError> {
+        self.table().errors.values().find(|error| error.code == code).cloned()
+    }
+
+    /// Closes the links to nodes for which `stays` is false.
+    pub(crate) fn close_others(&self, stays: impl Fn(NodeId) -> bool) {
+        let table = self.table();
+        for link in table.links.iter().filter(|(peer, _)| !stays(**peer)).map(|(_, link)| link) {
+            link.connection.close(refusal::code(ErrorCode::NotAMember), super::REMOVED.as_bytes());
+        }
+    }
+
+    fn publish(&self, table: &Table) {
+        let connected = |peer: &NodeId| table.links.get(peer).is_some_and(|l| l.connection.close_reason().is_none());
+        let state = |peer: &NodeId| if connected(peer) { LinkState::Connected } else { LinkState::Lost };
+        let states: BTreeMap<_, _> = table.peers.iter().map(|peer| (*peer, state(peer))).collect();
+        self.inner.states.send_if_modified(|old| {
+            let changed = *old != states;
+            *old = states;
+            changed
+        });
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.inner.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
