@@ -9,6 +9,8 @@ mod session;
 mod sessions;
 mod stream;
 mod switchboard;
+#[cfg(test)]
+mod switchboard_test;
 
 use std::time::Duration;
 
