@@ -8,12 +8,14 @@
 //! zero or another value.
 
 mod declared;
+mod exact;
 mod factory;
 mod files;
 mod mysql;
 mod options;
 mod postgres;
 mod secrets;
+mod server;
 mod sqlite;
 
 pub use factory::Connectors;

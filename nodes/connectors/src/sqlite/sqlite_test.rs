@@ -1,0 +1,1 @@
+//! Tests of the SQLite connector that no other source shares.
