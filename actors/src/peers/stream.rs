@@ -6,14 +6,17 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use greylag_cluster::{Incoming, LinkState, Mesh};
+use greylag_cluster::{
+    Incoming, LinkState, Mesh,
+    transport::{FrameReader, FrameWriter},
+};
 use greylag_protocol::{
     ErrorCode, MeshError, NodeId, Result,
-    frame::{Frame, FrameKind, FrameReader, StreamTag},
+    frame::{FrameKind, StreamTag},
     messages::control::{CONTROL_VERSION, ControlCall, ControlReply, ControlRequest},
     state::Role,
 };
-use quinn::{RecvStream, SendStream};
+use quinn::SendStream;
 use tokio::{
     sync::{Mutex, Semaphore, mpsc},
     task::JoinSet,
@@ -27,8 +30,6 @@ use crate::{NodeCtx, directory::RoleDirectory, supervision::ChildSpec};
 
 /// Calls of others answered at once; more wait in the mesh.
 const SERVED_MAX: usize = 256;
-/// Bytes read from a stream at a time.
-const CHUNK_BYTES: usize = 16 << 10;
 
 pub struct StreamPeers {
     node: NodeId,
@@ -50,9 +51,11 @@ impl StreamPeers {
 
     async fn call_remote(&self, to: NodeId, call: ControlCall) -> Result<ControlReply> {
         let _turn = self.calls.acquire().await;
-        let (mut send, mut recv) = self.mesh.open(to, StreamTag::Control).await?;
-        write(&mut send, &call).await?;
-        match read::<Result<ControlReply>>(&mut recv).await?? {
+        let (send, recv) = self.mesh.open(to, StreamTag::Control).await?;
+        let mut request = FrameWriter::new(send);
+        request.send(FrameKind::Control, &call).await?;
+        request.finish()?;
+        match FrameReader::new(recv).recv::<Result<ControlReply>>(FrameKind::Control).await?? {
             ControlReply::Error(error) => Err(error),
             reply => Ok(reply),
         }
@@ -108,20 +111,23 @@ async fn serve(
     std::future::pending().await
 }
 
-async fn answer(directory: RoleDirectory, mut stream: Incoming, call_max: Duration) {
-    let reply = match read::<ControlCall>(&mut stream.recv).await {
+async fn answer(directory: RoleDirectory, stream: Incoming, call_max: Duration) {
+    let reply = match FrameReader::new(stream.recv).recv(FrameKind::Control).await {
         Ok(call) => ask_here(&directory, call, call_max).await,
         Err(error) => Err(error),
     };
-    let sent = match write(&mut stream.send, &reply).await {
-        Err(error) if error.code == ErrorCode::FrameTooLarge => {
-            write(&mut stream.send, &Err::<ControlReply, MeshError>(error)).await
-        }
-        sent => sent,
-    };
-    if let Err(error) = sent {
+    if let Err(error) = send(stream.send, reply).await {
         tracing::debug!(peer = %stream.peer, %error, "a control call's answer was not taken");
     }
+}
+
+async fn send(stream: SendStream, reply: Result<ControlReply>) -> Result<()> {
+    let mut writer = FrameWriter::new(stream);
+    match writer.send(FrameKind::Control, &reply).await {
+        Err(error) if error.code == ErrorCode::FrameTooLarge => writer.send_error(&error).await?,
+        sent => sent?,
+    }
+    writer.finish()
 }
 
 async fn ask_here(directory: &RoleDirectory, call: ControlCall, call_max: Duration) -> Result<ControlReply> {
@@ -131,33 +137,4 @@ async fn ask_here(directory: &RoleDirectory, call: ControlCall, call_max: Durati
     }
     let actor = directory.actor(&call.role).ok_or_else(|| absent(&call.role))?;
     call_actor(&actor, call.request, Duration::from_millis(call.deadline_ms).min(call_max)).await
-}
-
-async fn write<T: serde::Serialize>(send: &mut SendStream, message: &T) -> Result<()> {
-    let frame = Frame::encode(FrameKind::Control, message)?;
-    let broken = |error: &dyn std::fmt::Display| {
-        MeshError::new(ErrorCode::PeerUnreachable, format!("a control call could not be sent: {error}"))
-    };
-    send.write_all(&frame).await.map_err(|error| broken(&error))?;
-    send.finish().map_err(|error| broken(&error))
-}
-
-async fn read<T: serde::de::DeserializeOwned>(recv: &mut RecvStream) -> Result<T> {
-    let mut frames = FrameReader::new();
-    loop {
-        if let Some(frame) = frames.next_frame()? {
-            return frame.decode(FrameKind::Control);
-        }
-        match recv.read_chunk(CHUNK_BYTES, true).await {
-            Ok(Some(chunk)) => frames.push(&chunk.bytes),
-            Ok(None) => {
-                frames.finish()?;
-                return Err(MeshError::new(ErrorCode::PeerUnreachable, "a control stream ended without its message"));
-            }
-            Err(error) => {
-                let broken = format!("a control stream broke: {error}");
-                return Err(MeshError::new(ErrorCode::PeerUnreachable, broken));
-            }
-        }
-    }
 }
