@@ -1,6 +1,7 @@
 //! A node's way from its data directory to its place in the mesh.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -273,10 +274,11 @@ async fn begin(desk: &FoundingDesk, raft: &RaftNode, links: &Links, proposer: &P
     if !raft.is_initialized().await? {
         let mut states = links.watch();
         loop {
-            let linked = states.wait_for(|states| states.values().all(|state| *state == LinkState::Connected));
+            let all_linked = |states: &BTreeMap<_, _>| states.values().all(|state| *state == LinkState::Connected);
+            let linked = async { states.wait_for(all_linked).await.is_ok() };
             match tokio::time::timeout(PROGRESS, linked).await {
-                Ok(Ok(_)) => break,
-                Ok(Err(_)) => return Err(MeshError::internal("the links are gone")),
+                Ok(true) => break,
+                Ok(false) => return Err(MeshError::internal("the links are gone")),
                 Err(_) => {
                     let states = links.watch().borrow().clone();
                     let missing: Vec<String> = desk

@@ -43,10 +43,6 @@ impl Membership {
         Self { me, enrolled_with: Arc::new(members.iter().cloned().collect()), state }
     }
 
-    pub(crate) fn state(&self) -> Arc<ControlState> {
-        self.state.borrow().clone()
-    }
-
     /// Wakes when the answers of the other functions may have changed.
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<ControlState>> {
         self.state.clone()
