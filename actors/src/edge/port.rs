@@ -60,3 +60,25 @@ pub const SECRET_OPTIONS: [&str; 3] = ["password", "url", "token"];
 
 /// Options after resolution, for a connector's own parsing.
 pub type Options = BTreeMap<String, String>;
+
+/// A sub-query for an edge of this very node: what is left of a `Subquery` when nothing has to cross a network.
+#[derive(Debug, Clone)]
+pub struct LocalSubquery {
+    pub sql: String,
+    pub schema: SchemaRef,
+    pub batch_rows: usize,
+    pub timeout: Duration,
+    pub label: String,
+}
+
+/// An edge role on this node, found in the directory as a handle of `Role::Edge`. Edge calls of other nodes end here
+/// too, once their signatures have been checked.
+#[async_trait]
+pub trait LocalEdge: Send + Sync + 'static {
+    /// Waits its turn, then runs the sub-query. Batches have exactly `batch_rows` rows but the last, which has at least
+    /// one; the end of the stream means that all rows have come. Dropping the future or the stream stops the source.
+    async fn query(&self, subquery: LocalSubquery) -> Result<BatchStream>;
+    async fn schema(&self, timeout: Duration) -> Result<SourceSchema>;
+    /// Time the source took to answer.
+    async fn ping(&self, timeout: Duration) -> Result<Duration>;
+}

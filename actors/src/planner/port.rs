@@ -40,7 +40,6 @@ pub struct Permit {
 
 impl Permit {
     /// Crate-private on purpose: see `policy`.
-    #[allow(dead_code, reason = "called by the policy role")]
     pub(crate) fn new(query: QueryId, epoch: Epoch, tables: Vec<TableName>) -> Self {
         Self { query, epoch, tables }
     }
@@ -119,4 +118,11 @@ pub trait QueryEngine: Send + Sync + 'static {
     /// how one-part and two-part names resolve). Errors: GL1001, GL1002, GL1005, GL1006, GL1009, GL3001.
     fn touched(&self, sql: &str, catalog: &Catalog) -> Result<Touched>;
     async fn plan(&self, request: PlanRequest) -> Result<Arc<dyn ExecutablePlan>>;
+}
+
+/// The planner role on this node, found in the directory as a handle of `Role::Planner`.
+#[async_trait]
+pub trait Planner: Send + Sync + 'static {
+    /// Plans a statement. GL2005 unless the permit is this query's and covers every table that the statement names.
+    async fn plan(&self, query: QueryId, request: PlanRequest) -> Result<Arc<dyn ExecutablePlan>>;
 }

@@ -1,10 +1,26 @@
-//! The policy role.
+//! The policy role: decides who may do what.
+//!
+//! Owns: the decision about each statement, at an epoch of the replicated state.
+//! Asks: nobody; what it needs to know is in the state.
+//! Is asked by: coordinators of any node, through `Peers`.
+//! On restart it loses: nothing. A question under way is asked again elsewhere.
+//! On restart it recovers from: the replicated state.
+
+mod actor;
+mod core;
+mod permit;
 
 use std::sync::Arc;
 
+use greylag_protocol::state::Role;
+
 use crate::{ChildSpec, NodeCtx};
 
+pub use permit::{ask, permit};
+
 /// The role's actor, for the supervisor of roles. One on a node.
-pub fn child_spec(_ctx: &Arc<NodeCtx>) -> ChildSpec {
-    todo!()
+pub fn child_spec(ctx: &Arc<NodeCtx>) -> ChildSpec {
+    let name = Role::Policy.to_string();
+    let (full, ctx) = (ctx.name(&name), ctx.clone());
+    ChildSpec::of(name, full, move || (actor::PolicyActor, ctx.clone()))
 }

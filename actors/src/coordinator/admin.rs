@@ -1,0 +1,119 @@
+//! Changes to resources, tokens and membership. For principals with the role `admin`; what is checked here is checked
+//! before anything is proposed to the log, and nothing secret is ever put into it but the secrets of join tokens.
+
+use std::{sync::Arc, time::Duration};
+
+use greylag_cluster::identity::token;
+use greylag_protocol::{
+    ErrorCode, MeshError, Result,
+    state::{Command, Outcome, SourceSpec},
+    statement::{AdminCall, AdminReply, Session},
+};
+
+use crate::{NodeCtx, edge::port::SECRET_OPTIONS};
+
+/// Longest validity of a join token.
+pub const JOIN_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// Nodes that one join token may admit.
+pub const JOIN_USES_MAX: u32 = 1_000;
+/// Longest validity of a bearer token.
+pub const BEARER_TTL_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// Edges that one source may ask for.
+pub const REPLICAS_MAX: u32 = 64;
+
+/// Runs one call.
+pub async fn run(ctx: &Arc<NodeCtx>, session: &Session, call: AdminCall) -> Result<AdminReply> {
+    if !session.principal.is_admin() {
+        let message = format!("principal `{}` does not hold the role `admin`", session.principal.id);
+        return Err(MeshError::new(ErrorCode::Denied, message));
+    }
+    match call {
+        AdminCall::ApplySource { spec, expect_version } => {
+            check_source(ctx, &spec)?;
+            match ctx.mesh.propose(Command::ApplySource { spec, expect_version }).await? {
+                Outcome::Applied { version, changed } => Ok(AdminReply::Applied { version, changed }),
+                other => done(other),
+            }
+        }
+        AdminCall::DropSource { name } => {
+            if !ctx.mesh.state().sources.contains_key(&name) {
+                return Err(MeshError::new(ErrorCode::UnknownSource, format!("no source is called `{name}`")));
+            }
+            done(ctx.mesh.propose(Command::DropSource { name }).await?)
+        }
+        AdminCall::CreateJoinToken { uses, ttl_secs } => create_token(ctx, uses, ttl_secs).await,
+        AdminCall::RevokeJoinToken { id } => done(ctx.mesh.propose(Command::RevokeGrant { id }).await?),
+        AdminCall::RemoveNode { node } => {
+            if ctx.mesh.state().member(node).is_none() {
+                return Err(MeshError::new(ErrorCode::InvalidResource, format!("no member is `{node}`")));
+            }
+            done(ctx.mesh.propose(Command::Remove { node }).await?)
+        }
+        AdminCall::IssueBearer { subject, roles, ttl_secs } => issue_bearer(ctx, &subject, &roles, ttl_secs),
+    }
+}
+
+fn done(outcome: Outcome) -> Result<AdminReply> {
+    match outcome {
+        Outcome::Refused(error) => Err(error),
+        _ => Ok(AdminReply::Done),
+    }
+}
+
+fn check_source(ctx: &NodeCtx, spec: &SourceSpec) -> Result<()> {
+    let invalid =
+        |message: String| Err(MeshError::new(ErrorCode::InvalidResource, message).of_source(spec.name.clone()));
+    if !ctx.connectors.kinds().contains(&spec.kind.as_str()) {
+        let kinds = ctx.connectors.kinds().join("`, `");
+        return invalid(format!("field `kind`: `{}` is none of `{kinds}`", spec.kind));
+    }
+    if !(1..=REPLICAS_MAX).contains(&spec.replicas) {
+        return invalid(format!("field `replicas`: {} is not between 1 and {REPLICAS_MAX}", spec.replicas));
+    }
+    for name in SECRET_OPTIONS {
+        let plain = |value: &String| !value.starts_with("env:") && !value.starts_with("file:");
+        if spec.options.get(name).is_some_and(plain) {
+            // The value itself is not repeated: it is a secret in the wrong place.
+            return invalid(format!("option `{name}` must be a reference `env:NAME` or `file:/path`, not the value"));
+        }
+    }
+    ctx.connectors.validate(spec)
+}
+
+async fn create_token(ctx: &NodeCtx, uses: u32, ttl_secs: u64) -> Result<AdminReply> {
+    if !(1..=JOIN_USES_MAX).contains(&uses) {
+        let message = format!("`uses` must be between 1 and {JOIN_USES_MAX}");
+        return Err(MeshError::new(ErrorCode::InvalidResource, message));
+    }
+    let ttl_ms = ttl_ms(ttl_secs, JOIN_TTL_MAX)?;
+    let state = ctx.mesh.state();
+    let facts = state.mesh.as_ref().ok_or_else(|| MeshError::internal("the mesh has not been founded"))?;
+    let (minted, grant) = token::mint(&facts.ca_certificate, uses, ctx.seams.clock.unix_ms() + ttl_ms)?;
+    match ctx.mesh.propose(Command::PutGrant { grant }).await? {
+        Outcome::Refused(error) => Err(error),
+        _ => Ok(AdminReply::Token { token: token::format(&minted) }),
+    }
+}
+
+fn issue_bearer(ctx: &NodeCtx, subject: &str, roles: &[String], ttl_secs: u64) -> Result<AdminReply> {
+    if subject.trim().is_empty() {
+        return Err(MeshError::new(ErrorCode::InvalidResource, "`subject` must not be empty"));
+    }
+    ttl_ms(ttl_secs, BEARER_TTL_MAX)?;
+    let missing = |message: &str| MeshError::new(ErrorCode::Unsupported, message).at_node(ctx.node);
+    let authority = ctx
+        .mesh
+        .authority()
+        .ok_or_else(|| missing("this node does not keep the mesh's authority: ask one of the founding nodes"))?;
+    let issuer = ctx.bearer.as_ref().ok_or_else(|| missing("this node has no door that issues bearer tokens"))?;
+    let token = issuer.issue(&authority, subject, roles, ttl_secs, ctx.seams.clock.unix_ms())?;
+    Ok(AdminReply::Token { token })
+}
+
+fn ttl_ms(ttl_secs: u64, max: Duration) -> Result<u64> {
+    if ttl_secs == 0 || ttl_secs > max.as_secs() {
+        let message = format!("`ttl_secs` must be between 1 and {}", max.as_secs());
+        return Err(MeshError::new(ErrorCode::InvalidResource, message));
+    }
+    Ok(ttl_secs * 1_000)
+}

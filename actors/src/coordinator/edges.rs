@@ -1,0 +1,84 @@
+//! Which edges would serve a source now, as far as this node can tell, and the two edge calls that are not queries.
+
+use std::{sync::Arc, time::Duration};
+
+use greylag_cluster::{
+    LinkState,
+    transport::{FrameReader, FrameWriter},
+};
+use greylag_protocol::{
+    ErrorCode, MeshError, NodeId, Result, SourceName, TraceId,
+    frame::{FrameKind, StreamTag},
+    messages::edge::{EDGE_CALL_VERSION, EdgeCall, EdgeReply, EdgeRequest},
+    schema::SourceSchema,
+    state::Role,
+};
+use tokio::time::{Instant, timeout_at};
+
+use super::subquery::core::Candidate;
+use crate::{NodeCtx, edge::port::LocalEdge, planner::port::EdgeDirectory};
+
+/// Live holders of a source's edge role, and whether there is a link to each.
+pub fn candidates(ctx: &NodeCtx, source: &SourceName) -> Vec<Candidate> {
+    let holders = ctx.mesh.state().live_holders(&Role::Edge(source.clone()));
+    let links = ctx.mesh.links();
+    let links = links.borrow();
+    let linked = |node: &NodeId| *node == ctx.node || links.get(node) == Some(&LinkState::Connected);
+    holders.into_iter().map(|node| Candidate { linked: linked(&node), node }).collect()
+}
+
+/// The same, nearest first.
+pub fn nearest(ctx: &NodeCtx, source: &SourceName) -> Vec<NodeId> {
+    let mut edges = candidates(ctx, source);
+    edges.sort_by_key(|edge| (!edge.linked, edge.node != ctx.node, edge.node));
+    edges.into_iter().map(|edge| edge.node).collect()
+}
+
+/// Names edges for `EXPLAIN`.
+pub struct LiveEdges(pub Arc<NodeCtx>);
+
+impl EdgeDirectory for LiveEdges {
+    fn edges(&self, source: &SourceName) -> Vec<NodeId> {
+        nearest(&self.0, source)
+    }
+}
+
+/// The edge role of this node, by the directory.
+pub fn local_edge(ctx: &NodeCtx, source: &SourceName) -> Result<Arc<dyn LocalEdge>> {
+    let none = || MeshError::new(ErrorCode::NoEdge, format!("no edge for `{source}` runs here"));
+    ctx.directory
+        .handle::<dyn LocalEdge>(&Role::Edge(source.clone()))
+        .ok_or_else(|| none().of_source(source.clone()).at_node(ctx.node))
+}
+
+/// Asks one edge for its source's schema.
+pub async fn get_schema(ctx: &NodeCtx, source: &SourceName, edge: NodeId, within: Duration) -> Result<SourceSchema> {
+    if edge == ctx.node {
+        return local_edge(ctx, source)?.schema(within).await;
+    }
+    let call = async {
+        let (send, recv) = ctx.mesh.open(edge, StreamTag::Data).await?;
+        let mut writer = FrameWriter::new(send);
+        let mut reader = FrameReader::new(recv);
+        let call = EdgeCall {
+            version: EDGE_CALL_VERSION,
+            trace: TraceId(uuid::Uuid::new_v4().as_u128()),
+            deadline_ms: within.as_millis() as u64,
+            request: EdgeRequest::GetSchema { source: source.clone() },
+        };
+        writer.send(FrameKind::Request, &call).await?;
+        writer.finish()?;
+        match reader.recv(FrameKind::Reply).await? {
+            EdgeReply::Schema(schema) => Ok(schema),
+            EdgeReply::Pong { .. } => {
+                Err(MeshError::new(ErrorCode::MalformedFrame, "an edge answered `GetSchema` with a pong"))
+            }
+        }
+    };
+    let late = || {
+        let message = format!("the edge did not tell its schema within {} ms", within.as_millis());
+        MeshError::new(ErrorCode::SourceUnreachable, message)
+    };
+    let outcome = timeout_at(Instant::now() + within, call).await.unwrap_or_else(|_| Err(late()));
+    outcome.map_err(|error: MeshError| error.of_source(source.clone()).at_node(edge))
+}

@@ -1,0 +1,268 @@
+//! What the release gate decides: which batches it keeps, when it lets them through, and what is thrown away when an
+//! attempt dies. Pure: it is told of frames and of the consumer's steps and answers; [`super::ReleaseGate`] does the
+//! waiting and waking.
+//!
+//! INVARIANT: rows of at most one attempt ever reach the consumer. A fence raised before any row was taken discards
+//! everything; one raised afterwards freezes the gate for good.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use arrow::array::{Array, RecordBatch};
+use greylag_protocol::{ErrorCode, MeshError};
+
+use super::{check::Verified, share::MemoryShare};
+
+/// Batches an open gate keeps ahead of its consumer. Two let decoding and planning overlap; more only hides a slow
+/// consumer from QUIC's flow control.
+pub const GATE_BATCHES_MAX: usize = 4;
+/// Bytes an open gate keeps ahead of its consumer, over which even one batch more has to wait.
+pub const GATE_BYTES_MAX: u64 = 8 << 20;
+
+/// When a gate lets rows through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// At once.
+    Nothing,
+    /// Once more than this many bytes are held, or at the end.
+    Window { bytes: u64 },
+    /// At the end, because the consumer can use nothing earlier; or when the query's memory is used up.
+    Build,
+    /// At the end and never before: with the query's memory used up the gate fails with GL5004.
+    Spool,
+}
+
+/// A batch with its size in memory.
+#[derive(Debug)]
+pub struct Parcel {
+    pub batch: RecordBatch,
+    pub bytes: u64,
+}
+
+impl Parcel {
+    pub fn new(batch: RecordBatch) -> Self {
+        let of = |a: &arrow::array::ArrayRef| {
+            let data = a.to_data();
+            data.get_slice_memory_size().unwrap_or_else(|_| data.get_buffer_memory_size()) as u64
+        };
+        let bytes = batch.columns().iter().map(of).sum();
+        Self { batch, bytes }
+    }
+}
+
+/// Why a producer has to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Another attempt has been started, or the gate has its end already.
+    Fenced,
+    /// The consumer has gone.
+    Closed,
+    /// What came cannot be kept or does not add up; the gate has failed with this.
+    Failed(MeshError),
+}
+
+/// Answer to a batch.
+#[derive(Debug)]
+pub enum Offer {
+    /// Kept. `readable` if the consumer may take something now.
+    Stored {
+        readable: bool,
+    },
+    /// No room until the consumer takes something; here it is back.
+    Full(Parcel),
+    Refused(Refusal),
+}
+
+/// Answer to the consumer.
+#[derive(Debug)]
+pub enum Take {
+    Batch(RecordBatch),
+    Pending,
+    Done,
+    Failed(MeshError),
+}
+
+/// What a fence found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fenced {
+    /// Rows the consumer has taken. More than none means that they cannot be called back.
+    pub taken_rows: u64,
+    /// Rows that the fenced attempt had delivered, taken or thrown away.
+    pub received_rows: u64,
+    /// The gate had its end already; nothing was changed.
+    pub ended: bool,
+}
+
+#[derive(Debug)]
+enum End {
+    Complete,
+    Failed(MeshError),
+}
+
+#[derive(Debug)]
+pub struct GateCore {
+    hold: Hold,
+    share: Arc<MemoryShare>,
+    /// The one attempt whose frames are let in; 0 before the first fence.
+    attempt: u32,
+    queue: VecDeque<Parcel>,
+    queued_bytes: u64,
+    received_rows: u64,
+    taken_rows: u64,
+    open: bool,
+    frozen: bool,
+    closed: bool,
+    end: Option<End>,
+}
+
+impl GateCore {
+    pub fn new(hold: Hold, share: Arc<MemoryShare>) -> Self {
+        Self {
+            hold,
+            share,
+            attempt: 0,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            received_rows: 0,
+            taken_rows: 0,
+            open: hold == Hold::Nothing,
+            frozen: false,
+            closed: false,
+            end: None,
+        }
+    }
+
+    /// From here on only frames of `attempt` are let in. What an older attempt left here is thrown away.
+    pub fn fence(&mut self, attempt: u32) -> Fenced {
+        let ended = self.end.is_some();
+        let found = Fenced { taken_rows: self.taken_rows, received_rows: self.received_rows, ended };
+        if ended || attempt <= self.attempt {
+            return found;
+        }
+        self.attempt = attempt;
+        self.received_rows = 0;
+        self.clear();
+        self.open = self.hold == Hold::Nothing;
+        self.frozen = self.taken_rows > 0;
+        found
+    }
+
+    /// A batch of an attempt.
+    pub fn offer(&mut self, attempt: u32, parcel: Parcel) -> Offer {
+        if let Some(refusal) = self.refuses(attempt) {
+            return Offer::Refused(refusal);
+        }
+        if self.open {
+            let full = self.queue.len() >= GATE_BATCHES_MAX || self.queued_bytes >= GATE_BYTES_MAX;
+            if full && !self.queue.is_empty() {
+                return Offer::Full(parcel);
+            }
+            self.share.take(parcel.bytes);
+        } else if !self.share.reserve(parcel.bytes) {
+            if self.hold == Hold::Spool {
+                return Offer::Refused(Refusal::Failed(self.overflow()));
+            }
+            self.share.take(parcel.bytes);
+            self.open = true;
+        }
+        self.received_rows += parcel.batch.num_rows() as u64;
+        self.queued_bytes += parcel.bytes;
+        self.queue.push_back(parcel);
+        if let Hold::Window { bytes } = self.hold {
+            self.open |= self.queued_bytes > bytes;
+        }
+        Offer::Stored { readable: self.open }
+    }
+
+    /// The attempt is whole: its trailer fits what came. The rows it counted must be the rows let in here.
+    pub fn complete(&mut self, verified: Verified) -> Result<(), Refusal> {
+        if let Some(refusal) = self.refuses(verified.attempt()) {
+            return Err(refusal);
+        }
+        if verified.rows() != self.received_rows {
+            let error = MeshError::internal(format!(
+                "a gate let in {} rows of an attempt that verified {}",
+                self.received_rows,
+                verified.rows()
+            ));
+            self.fail(error.clone());
+            return Err(Refusal::Failed(error));
+        }
+        self.end = Some(End::Complete);
+        Ok(())
+    }
+
+    /// Ends the gate with an error, unless it has its end already. Rows not yet taken are thrown away.
+    pub fn fail(&mut self, error: MeshError) {
+        if self.end.is_none() || (matches!(self.end, Some(End::Complete)) && !self.queue.is_empty()) {
+            self.clear();
+            self.end = Some(End::Failed(error));
+        }
+    }
+
+    /// The consumer's next step.
+    pub fn take(&mut self) -> Take {
+        match &self.end {
+            Some(End::Failed(error)) => return Take::Failed(error.clone()),
+            None if self.frozen || !self.open => return Take::Pending,
+            _ => {}
+        }
+        match self.queue.pop_front() {
+            Some(parcel) => {
+                self.share.release(parcel.bytes);
+                self.queued_bytes -= parcel.bytes;
+                self.taken_rows += parcel.batch.num_rows() as u64;
+                Take::Batch(parcel.batch)
+            }
+            None if self.end.is_some() => Take::Done,
+            None => Take::Pending,
+        }
+    }
+
+    /// The consumer has gone.
+    pub fn close(&mut self) {
+        self.closed = true;
+        self.clear();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub fn taken_rows(&self) -> u64 {
+        self.taken_rows
+    }
+
+    pub fn queued_bytes(&self) -> u64 {
+        self.queued_bytes
+    }
+
+    fn refuses(&self, attempt: u32) -> Option<Refusal> {
+        match &self.end {
+            _ if self.closed => Some(Refusal::Closed),
+            Some(_) => Some(Refusal::Fenced),
+            None if attempt != self.attempt || self.frozen => Some(Refusal::Fenced),
+            None => None,
+        }
+    }
+
+    fn overflow(&mut self) -> MeshError {
+        let error = MeshError::new(
+            ErrorCode::Memory,
+            format!("spooled sub-queries are over the query's share of {} bytes", self.share.max()),
+        );
+        self.fail(error.clone());
+        error
+    }
+
+    fn clear(&mut self) {
+        self.queue.clear();
+        self.share.release(self.queued_bytes);
+        self.queued_bytes = 0;
+    }
+}
+
+impl Drop for GateCore {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

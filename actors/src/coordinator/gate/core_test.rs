@@ -1,0 +1,220 @@
+//! The gate's decisions, as tables: what is let through when, and what a fence leaves of it.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{AsArray, Int64Array, RecordBatch},
+    datatypes::{DataType, Field, Int64Type, Schema},
+};
+use greylag_protocol::{ErrorCode, MeshError};
+
+use super::{
+    check::Verified,
+    core::{GATE_BATCHES_MAX, GateCore, Hold, Offer, Parcel, Refusal, Take},
+    share::MemoryShare,
+};
+
+/// Bytes of a batch of `ROWS` rows.
+const BYTES: u64 = 8 * ROWS;
+const ROWS: u64 = 4;
+
+fn batch(from: i64) -> Parcel {
+    let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, false)]));
+    let rows = Int64Array::from_iter_values(from..from + ROWS as i64);
+    let parcel = Parcel::new(RecordBatch::try_new(schema, vec![Arc::new(rows)]).unwrap());
+    assert_eq!(parcel.bytes, BYTES);
+    parcel
+}
+
+fn gate(hold: Hold, share: u64) -> (GateCore, Arc<MemoryShare>) {
+    let share = Arc::new(MemoryShare::new(share));
+    let mut gate = GateCore::new(hold, share.clone());
+    gate.fence(1);
+    (gate, share)
+}
+
+#[track_caller]
+fn stored(gate: &mut GateCore, attempt: u32, from: i64) -> bool {
+    match gate.offer(attempt, batch(from)) {
+        Offer::Stored { readable } => readable,
+        other => panic!("not stored: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn refused(gate: &mut GateCore, attempt: u32, from: i64) -> Refusal {
+    match gate.offer(attempt, batch(from)) {
+        Offer::Refused(refusal) => refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// Everything that can be taken now, and how it ended.
+fn drain(gate: &mut GateCore) -> (Vec<i64>, &'static str) {
+    let mut rows = Vec::new();
+    loop {
+        match gate.take() {
+            Take::Batch(batch) => rows.extend(batch.column(0).as_primitive::<Int64Type>().values().to_vec()),
+            Take::Pending => return (rows, "pending"),
+            Take::Done => return (rows, "done"),
+            Take::Failed(_) => return (rows, "failed"),
+        }
+    }
+}
+
+#[test]
+fn a_window_holds_back_until_it_is_full() {
+    let (mut gate, share) = gate(Hold::Window { bytes: 2 * BYTES }, 1 << 20);
+    assert!(!stored(&mut gate, 1, 0));
+    assert!(!stored(&mut gate, 1, 4));
+    assert_eq!(drain(&mut gate), (vec![], "pending"));
+    assert_eq!(share.used(), 2 * BYTES);
+    assert!(stored(&mut gate, 1, 8), "over the window it opens");
+    assert_eq!(drain(&mut gate), ((0..12).collect(), "pending"));
+    assert_eq!(share.used(), 0);
+    assert!(stored(&mut gate, 1, 12), "and stays open");
+    gate.complete(Verified::in_process(1, 16)).unwrap();
+    assert_eq!(drain(&mut gate), ((12..16).collect(), "done"));
+}
+
+#[test]
+fn a_small_result_is_released_only_at_its_end() {
+    for hold in [Hold::Window { bytes: 1 << 20 }, Hold::Build, Hold::Spool] {
+        let (mut gate, _) = gate(hold, 1 << 20);
+        stored(&mut gate, 1, 0);
+        assert_eq!(drain(&mut gate), (vec![], "pending"), "{hold:?}");
+        gate.complete(Verified::in_process(1, 4)).unwrap();
+        assert_eq!(drain(&mut gate), ((0..4).collect(), "done"), "{hold:?}");
+    }
+}
+
+#[test]
+fn an_open_gate_is_bounded() {
+    let (mut gate, _) = gate(Hold::Nothing, 1 << 20);
+    for n in 0..GATE_BATCHES_MAX {
+        assert!(stored(&mut gate, 1, n as i64));
+    }
+    assert!(matches!(gate.offer(1, batch(0)), Offer::Full(_)));
+    assert!(matches!(gate.take(), Take::Batch(_)));
+    assert!(stored(&mut gate, 1, 0));
+}
+
+#[test]
+fn killed_before_the_first_row_or_while_held_back_nothing_of_it_remains() {
+    for rows_before in [0, 2] {
+        let (mut gate, share) = gate(Hold::Window { bytes: 1 << 20 }, 1 << 20);
+        for n in 0..rows_before {
+            stored(&mut gate, 1, n * 4);
+        }
+        let found = gate.fence(2);
+        assert_eq!((found.taken_rows, found.received_rows, found.ended), (0, rows_before as u64 * ROWS, false));
+        assert_eq!(share.used(), 0);
+        stored(&mut gate, 2, 100);
+        gate.complete(Verified::in_process(2, 4)).unwrap();
+        assert_eq!(drain(&mut gate), ((100..104).collect(), "done"));
+    }
+}
+
+#[test]
+fn killed_twice() {
+    let (mut gate, _) = gate(Hold::Spool, 1 << 20);
+    stored(&mut gate, 1, 0);
+    gate.fence(2);
+    stored(&mut gate, 2, 10);
+    stored(&mut gate, 2, 14);
+    assert_eq!(gate.fence(3).received_rows, 2 * ROWS);
+    stored(&mut gate, 3, 20);
+    gate.complete(Verified::in_process(3, 4)).unwrap();
+    assert_eq!(drain(&mut gate), ((20..24).collect(), "done"));
+}
+
+#[test]
+fn killed_after_rows_were_taken_the_gate_gives_no_more() {
+    let (mut gate, share) = gate(Hold::Nothing, 1 << 20);
+    stored(&mut gate, 1, 0);
+    assert!(matches!(gate.take(), Take::Batch(_)));
+    stored(&mut gate, 1, 4);
+    assert_eq!(gate.fence(2).taken_rows, ROWS);
+    assert_eq!(share.used(), 0);
+    assert_eq!(refused(&mut gate, 2, 0), Refusal::Fenced, "not even of the new attempt");
+    assert_eq!(drain(&mut gate), (vec![], "pending"));
+    gate.fail(MeshError::internal("given up"));
+    assert_eq!(drain(&mut gate), (vec![], "failed"));
+}
+
+#[test]
+fn a_zombie_is_shut_out_at_every_point() {
+    let (mut gate, _) = gate(Hold::Window { bytes: 1 << 20 }, 1 << 20);
+    stored(&mut gate, 1, 0);
+    gate.fence(2);
+    assert_eq!(refused(&mut gate, 1, 4), Refusal::Fenced);
+    stored(&mut gate, 2, 100);
+    assert_eq!(refused(&mut gate, 1, 8), Refusal::Fenced);
+    assert_eq!(gate.complete(Verified::in_process(1, 4)), Err(Refusal::Fenced), "its end is not this attempt's");
+    gate.complete(Verified::in_process(2, 4)).unwrap();
+    assert_eq!(refused(&mut gate, 1, 12), Refusal::Fenced);
+    assert_eq!(refused(&mut gate, 2, 12), Refusal::Fenced, "after the end nothing more is let in");
+    assert_eq!(drain(&mut gate), ((100..104).collect(), "done"));
+}
+
+#[test]
+fn a_fence_never_goes_back_and_changes_nothing_after_the_end() {
+    let (mut gate, _) = gate(Hold::Spool, 1 << 20);
+    gate.fence(5);
+    stored(&mut gate, 5, 0);
+    gate.fence(4);
+    stored(&mut gate, 5, 4);
+    gate.complete(Verified::in_process(5, 8)).unwrap();
+    assert!(gate.fence(6).ended);
+    assert_eq!(drain(&mut gate), ((0..8).collect(), "done"));
+}
+
+#[test]
+fn rows_that_do_not_add_up_fail_the_gate() {
+    let (mut gate, _) = gate(Hold::Spool, 1 << 20);
+    stored(&mut gate, 1, 0);
+    let Err(Refusal::Failed(error)) = gate.complete(Verified::in_process(1, 5)) else { panic!("complete") };
+    assert_eq!(error.code, ErrorCode::Internal);
+    assert_eq!(drain(&mut gate), (vec![], "failed"));
+}
+
+#[test]
+fn memory_used_up_opens_a_build_and_fails_a_spool() {
+    let (mut open, share) = gate(Hold::Build, 2 * BYTES);
+    assert!(!stored(&mut open, 1, 0) && !stored(&mut open, 1, 4));
+    assert!(stored(&mut open, 1, 8));
+    assert_eq!(drain(&mut open), ((0..12).collect(), "pending"));
+    assert_eq!(share.used(), 0);
+
+    let (mut failed, share) = gate(Hold::Spool, 2 * BYTES);
+    stored(&mut failed, 1, 0);
+    stored(&mut failed, 1, 4);
+    let Refusal::Failed(error) = refused(&mut failed, 1, 8) else { panic!("not failed") };
+    assert_eq!(error.code, ErrorCode::Memory);
+    assert_eq!((drain(&mut failed), share.used()), ((vec![], "failed"), 0));
+}
+
+#[test]
+fn a_consumer_that_has_gone_stops_the_producer() {
+    let (mut gate, share) = gate(Hold::Spool, 1 << 20);
+    stored(&mut gate, 1, 0);
+    gate.close();
+    assert_eq!(refused(&mut gate, 1, 4), Refusal::Closed);
+    assert_eq!(gate.complete(Verified::in_process(1, 4)), Err(Refusal::Closed));
+    assert_eq!(share.used(), 0);
+}
+
+#[test]
+fn a_failure_after_the_end_reaches_a_reader_that_is_not_through() {
+    let (mut unread, _) = gate(Hold::Spool, 1 << 20);
+    stored(&mut unread, 1, 0);
+    unread.complete(Verified::in_process(1, 4)).unwrap();
+    unread.fail(MeshError::new(ErrorCode::Cancelled, "cancelled"));
+    assert_eq!(drain(&mut unread), (vec![], "failed"));
+
+    let (mut read, _) = gate(Hold::Spool, 1 << 20);
+    read.complete(Verified::in_process(1, 0)).unwrap();
+    read.fail(MeshError::new(ErrorCode::Cancelled, "cancelled"));
+    assert_eq!(drain(&mut read), (vec![], "done"));
+}

@@ -1,0 +1,171 @@
+//! The release gate: the one place where rows leave the network's side and become the plan's, once. A producer
+//! pushes batches of one attempt and waits while there is no room; the consumer reads a stream that knows nothing of
+//! attempts. The same gate stands between a plan and the door, where a run of the whole plan is the attempt.
+//!
+//! Owned by a sub-query (or query) actor; batches pass through it and never through a mailbox.
+
+pub mod check;
+pub mod core;
+pub mod share;
+
+#[cfg(test)]
+mod check_test;
+#[cfg(test)]
+mod core_test;
+
+use std::{
+    fmt,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use arrow::array::RecordBatch;
+use futures::{Stream, task::AtomicWaker};
+use greylag_protocol::{MeshError, Result};
+use tokio::sync::Notify;
+
+use self::{
+    check::Verified,
+    core::{Fenced, GateCore, Hold, Offer, Parcel, Refusal, Take},
+    share::MemoryShare,
+};
+
+/// The producer's and the supervisor's side. Clones are the same gate.
+#[derive(Clone)]
+pub struct ReleaseGate {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    core: Mutex<GateCore>,
+    /// Told whenever the consumer has made room, or nothing more will be let in.
+    space: Notify,
+    reader: AtomicWaker,
+}
+
+impl Inner {
+    fn core(&self) -> MutexGuard<'_, GateCore> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ReleaseGate {
+    /// A gate and its consumer's end. `on_close` is called when the consumer drops it, read to its end or not.
+    pub fn new(hold: Hold, share: Arc<MemoryShare>, on_close: impl FnOnce() + Send + 'static) -> (Self, Released) {
+        let core = Mutex::new(GateCore::new(hold, share));
+        let inner = Arc::new(Inner { core, space: Notify::new(), reader: AtomicWaker::new() });
+        let released = Released { inner: inner.clone(), over: false, on_close: Some(Box::new(on_close)) };
+        (Self { inner }, released)
+    }
+
+    /// See [`GateCore::fence`].
+    pub fn fence(&self, attempt: u32) -> Fenced {
+        let found = self.inner.core().fence(attempt);
+        self.inner.space.notify_waiters();
+        found
+    }
+
+    /// Hands over a batch, waiting for room.
+    pub async fn push(&self, attempt: u32, batch: RecordBatch) -> Result<(), Refusal> {
+        let mut parcel = Parcel::new(batch);
+        loop {
+            let mut space = pin!(self.inner.space.notified());
+            space.as_mut().enable();
+            let offer = self.inner.core().offer(attempt, parcel);
+            match offer {
+                Offer::Stored { readable } => {
+                    if readable {
+                        self.inner.reader.wake();
+                    }
+                    return Ok(());
+                }
+                Offer::Full(back) => parcel = back,
+                Offer::Refused(refusal) => {
+                    self.inner.reader.wake();
+                    return Err(refusal);
+                }
+            }
+            space.await;
+        }
+    }
+
+    /// See [`GateCore::complete`].
+    pub fn complete(&self, verified: Verified) -> Result<(), Refusal> {
+        let outcome = self.inner.core().complete(verified);
+        self.inner.reader.wake();
+        outcome
+    }
+
+    /// See [`GateCore::fail`].
+    pub fn fail(&self, error: MeshError) {
+        self.inner.core().fail(error);
+        self.inner.space.notify_waiters();
+        self.inner.reader.wake();
+    }
+
+    /// Rows that the consumer has taken.
+    pub fn taken_rows(&self) -> u64 {
+        self.inner.core().taken_rows()
+    }
+
+    /// Bytes waiting in it.
+    pub fn queued_bytes(&self) -> u64 {
+        self.inner.core().queued_bytes()
+    }
+
+    /// Whether the consumer has gone.
+    pub fn is_closed(&self) -> bool {
+        self.inner.core().is_closed()
+    }
+}
+
+impl fmt::Debug for ReleaseGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReleaseGate").finish_non_exhaustive()
+    }
+}
+
+/// The consumer's side: rows in order, each once, then the end or one error.
+pub struct Released {
+    inner: Arc<Inner>,
+    over: bool,
+    on_close: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Stream for Released {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        self.inner.reader.register(cx.waker());
+        let take = self.inner.core().take();
+        match take {
+            Take::Batch(batch) => {
+                self.inner.space.notify_waiters();
+                Poll::Ready(Some(Ok(batch)))
+            }
+            Take::Pending => Poll::Pending,
+            Take::Done => {
+                self.over = true;
+                Poll::Ready(None)
+            }
+            Take::Failed(error) => {
+                self.over = true;
+                Poll::Ready(Some(Err(error)))
+            }
+        }
+    }
+}
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        self.inner.core().close();
+        self.inner.space.notify_waiters();
+        if let Some(on_close) = self.on_close.take() {
+            on_close();
+        }
+    }
+}

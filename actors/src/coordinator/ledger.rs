@@ -1,0 +1,191 @@
+//! The coordinator's memory of its statements and of the attempts made for them, as `system.queries` and
+//! `system.subqueries` show them.
+
+use greylag_protocol::{
+    MeshError,
+    messages::control::{QueryRow, SubqueryRow},
+};
+use tokio::time::Instant;
+
+use super::{
+    book::{Book, Entry},
+    query::core::Stage,
+};
+
+/// Statements remembered after they have ended.
+pub const QUERIES_KEPT_MAX: usize = 200;
+/// Attempts remembered after they have ended.
+pub const ATTEMPTS_KEPT_MAX: usize = 1_000;
+/// Characters of a statement's text that are kept.
+pub const SQL_CHARS_MAX: usize = 1_000;
+
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    queries: Book<QueryProgress>,
+    attempts: Book<AttemptProgress>,
+}
+
+/// A statement's row, and since when it has been in its step.
+#[derive(Debug, Clone)]
+struct QueryProgress {
+    row: QueryRow,
+    stage: Stage,
+    since: Instant,
+}
+
+impl QueryProgress {
+    /// Adds the time since the last look to the step it was spent in.
+    fn settle(&mut self, now: Instant) {
+        let spent = now.saturating_duration_since(self.since).as_micros() as u64;
+        self.since = now;
+        match self.stage {
+            Stage::Queued => self.row.admission_us += spent,
+            Stage::Resolving | Stage::Deciding => self.row.decision_us += spent,
+            Stage::Planning => self.row.planning_us += spent,
+            Stage::Running { .. } | Stage::Restarting { .. } => self.row.execution_us += spent,
+            Stage::Done | Stage::Failed | Stage::Cancelled => {}
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct AttemptProgress {
+    row: SubqueryRow,
+    started: Instant,
+    over: bool,
+}
+
+impl AttemptProgress {
+    fn settle(&mut self, now: Instant) {
+        if !self.over {
+            self.row.elapsed_us = now.saturating_duration_since(self.started).as_micros() as u64;
+        }
+    }
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { queries: Book::new(QUERIES_KEPT_MAX), attempts: Book::new(ATTEMPTS_KEPT_MAX) }
+    }
+}
+
+impl Ledger {
+    /// Opens a statement's row, in the state `queued`.
+    pub fn query(&self, mut row: QueryRow) -> QueryEntry {
+        row.sql = cut(&row.sql);
+        row.state = Stage::Queued.name().into();
+        QueryEntry(self.queries.open(QueryProgress { row, stage: Stage::Queued, since: Instant::now() }))
+    }
+
+    /// Opens an attempt's row, in the state `running`.
+    pub fn attempt(&self, mut row: SubqueryRow) -> AttemptEntry {
+        row.sql = cut(&row.sql);
+        row.state = "running".into();
+        AttemptEntry(self.attempts.open(AttemptProgress { row, started: Instant::now(), over: false }))
+    }
+
+    /// Running statements first, then the latest.
+    pub fn queries(&self) -> Vec<QueryRow> {
+        let now = Instant::now();
+        let settled = |mut progress: QueryProgress| {
+            progress.settle(now);
+            progress.row
+        };
+        self.queries.rows().into_iter().map(settled).collect()
+    }
+
+    /// Running attempts first, then the latest.
+    pub fn attempts(&self) -> Vec<SubqueryRow> {
+        let now = Instant::now();
+        let settled = |mut progress: AttemptProgress| {
+            progress.settle(now);
+            progress.row
+        };
+        self.attempts.rows().into_iter().map(settled).collect()
+    }
+}
+
+/// A statement's row while it is open. Dropped before the statement is over, it is a failure.
+#[derive(Debug)]
+pub struct QueryEntry(Entry<QueryProgress>);
+
+impl QueryEntry {
+    pub fn stage(&self, stage: &Stage) {
+        self.0.change(|progress| {
+            progress.settle(Instant::now());
+            progress.stage = stage.clone();
+            progress.row.state = stage.name().into();
+        });
+    }
+
+    pub fn rows(&self, rows: u64) {
+        self.0.change(|progress| progress.row.rows += rows);
+    }
+
+    /// A new run: rows of the last one did not count.
+    pub fn restarted(&self) {
+        self.0.change(|progress| {
+            progress.row.restarts += 1;
+            progress.row.rows = 0;
+        });
+    }
+
+    pub fn error(&self, error: &MeshError) {
+        self.0.change(|progress| progress.row.error = Some(error.to_string()));
+    }
+}
+
+impl Drop for QueryEntry {
+    fn drop(&mut self) {
+        self.0.change(|progress| {
+            progress.settle(Instant::now());
+            if !progress.stage.is_over() {
+                progress.stage = Stage::Failed;
+                progress.row.state = Stage::Failed.name().into();
+                progress.row.error.get_or_insert_with(|| "GL9001: the statement's actor was lost".into());
+            }
+        });
+    }
+}
+
+/// An attempt's row while it is open. Dropped before it is over, it was cancelled.
+#[derive(Debug)]
+pub struct AttemptEntry(Entry<AttemptProgress>);
+
+impl AttemptEntry {
+    pub fn received(&self, rows: u64, bytes: u64) {
+        self.0.change(|progress| {
+            progress.row.rows += rows;
+            progress.row.bytes += bytes;
+        });
+    }
+
+    pub fn done(&self) {
+        self.end("done", None);
+    }
+
+    pub fn failed(&self, error: &MeshError) {
+        self.end("failed", Some(error));
+    }
+
+    fn end(&self, state: &str, error: Option<&MeshError>) {
+        self.0.change(|progress| {
+            if !progress.over {
+                progress.settle(Instant::now());
+                progress.over = true;
+                progress.row.state = state.into();
+                progress.row.error = error.map(MeshError::to_string);
+            }
+        });
+    }
+}
+
+impl Drop for AttemptEntry {
+    fn drop(&mut self) {
+        self.end("cancelled", None);
+    }
+}
+
+fn cut(sql: &str) -> String {
+    sql.chars().take(SQL_CHARS_MAX).collect()
+}

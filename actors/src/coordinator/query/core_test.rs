@@ -1,0 +1,151 @@
+//! A statement's walk, as tables.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use greylag_protocol::{ErrorCode, MeshError, NodeId, SourceName};
+
+use super::core::{Effect, Event, Goal, QueryCore, Stage};
+use crate::coordinator::gate::core::Fenced;
+
+fn lost() -> MeshError {
+    MeshError::new(ErrorCode::PeerUnreachable, "gone").of_source(SourceName::new("orders").unwrap()).at_node(NodeId(2))
+}
+
+fn running() -> QueryCore {
+    let mut core = QueryCore::new(Goal::Execute);
+    assert_eq!(core.on(Event::Admitted), [Effect::Resolve]);
+    assert_eq!(core.on(Event::Resolved), [Effect::Decide]);
+    assert_eq!(core.on(Event::Decided), [Effect::Plan]);
+    let started = core.on(Event::Planned);
+    assert_eq!(started, [Effect::FenceOutlet { run: 1 }, Effect::Announce, Effect::Run { run: 1 }]);
+    assert!(core.on(Event::Fenced { found: Fenced::default(), dice: 0 }).is_empty());
+    core
+}
+
+fn failed(effects: &[Effect]) -> &MeshError {
+    match effects {
+        [Effect::StopRun, Effect::Fail(error), Effect::Leave] => error,
+        other => panic!("not failed: {other:?}"),
+    }
+}
+
+fn lose(core: &mut QueryCore, run: u32, found: Fenced) -> Vec<Effect> {
+    let effects = core.on(Event::SubqueryLost { run, cause: lost(), edge: Some(NodeId(2)) });
+    assert_eq!(effects, [Effect::FenceOutlet { run: run + 1 }, Effect::StopRun]);
+    core.on(Event::Fenced { found, dice: 0 })
+}
+
+#[test]
+fn all_well() {
+    let mut core = running();
+    assert_eq!(core.on(Event::RunEnded { run: 1 }), [Effect::Leave]);
+    assert_eq!(core.stage(), &Stage::Done);
+    for late in [Event::DeadlinePassed, Event::ReaderGone, Event::CancelAsked { by: "ada".into() }] {
+        assert!(core.on(late).is_empty());
+    }
+}
+
+#[test]
+fn a_description_runs_nothing() {
+    let mut core = QueryCore::new(Goal::Describe);
+    core.on(Event::Admitted);
+    core.on(Event::Resolved);
+    core.on(Event::Decided);
+    assert_eq!(core.on(Event::Planned), [Effect::Announce, Effect::Leave]);
+    assert_eq!(core.stage(), &Stage::Done);
+}
+
+#[test]
+fn no_step_is_skipped() {
+    for early in [Event::Resolved, Event::Decided, Event::Planned, Event::RunEnded { run: 1 }] {
+        let mut core = QueryCore::new(Goal::Execute);
+        assert!(core.on(early).is_empty());
+        core.on(Event::Admitted);
+        assert!(core.on(Event::Decided).is_empty(), "a decision about nothing");
+        assert!(core.on(Event::Planned).is_empty(), "a plan without a decision");
+        assert_eq!(core.stage(), &Stage::Resolving);
+    }
+}
+
+#[test]
+fn rows_lost_before_any_has_left_the_plan_runs_again() {
+    let mut core = running();
+    assert_eq!(lose(&mut core, 1, Fenced { received_rows: 40, ..Fenced::default() }), [Effect::SpendRestart]);
+    assert_eq!(core.on(Event::Budget { granted: true }), [Effect::Wait { run: 2, ms: 0 }]);
+    // What the first run still says does not count.
+    assert!(core.on(Event::RunFailed { run: 1, error: lost() }).is_empty());
+    assert!(core.on(Event::RunEnded { run: 1 }).is_empty());
+    assert_eq!(core.on(Event::Waited { run: 2 }), [Effect::Run { run: 2 }]);
+    assert_eq!(core.shunned(), [NodeId(2)]);
+    assert!(core.on(Event::RunEnded { run: 1 }).is_empty());
+    assert!(core.on(Event::SubqueryLost { run: 1, cause: lost(), edge: None }).is_empty());
+    assert_eq!(core.on(Event::RunEnded { run: 2 }), [Effect::Leave]);
+}
+
+#[test]
+fn rows_lost_after_some_have_left_is_an_error_that_names_who() {
+    let mut core = running();
+    let effects = lose(&mut core, 1, Fenced { taken_rows: 1, ..Fenced::default() });
+    let error = failed(&effects);
+    assert_eq!((error.code, error.node), (ErrorCode::SubqueryLost, Some(NodeId(2))));
+    assert_eq!(error.source.as_ref().unwrap().as_str(), "orders");
+    assert!(error.is_retryable() && error.message.contains("GL4013"), "{error}");
+}
+
+#[test]
+fn a_result_that_was_whole_already_needs_no_lost_rows() {
+    let mut core = running();
+    let effects = lose(&mut core, 1, Fenced { taken_rows: 10, received_rows: 10, ended: true });
+    assert_eq!((effects, core.stage()), (vec![Effect::Leave], &Stage::Done));
+}
+
+#[test]
+fn restarts_are_bounded() {
+    let mut core = running();
+    lose(&mut core, 1, Fenced::default());
+    let effects = core.on(Event::Budget { granted: false });
+    assert_eq!(failed(&effects).code, ErrorCode::SubqueryLost);
+}
+
+#[test]
+fn why_a_run_failed_is_said_in_the_subquerys_words() {
+    let mut core = running();
+    let refused = MeshError::new(ErrorCode::SourceRefused, "no such function");
+    assert!(core.on(Event::SubqueryFailed { run: 1, error: refused }).is_empty(), "the plan may not need it");
+    let effects = core.on(Event::RunFailed { run: 1, error: MeshError::internal("external error") });
+    assert_eq!(failed(&effects).code, ErrorCode::SourceRefused);
+}
+
+#[test]
+fn every_stage_can_be_ended_from_outside() {
+    let ends = [
+        (Event::DeadlinePassed, ErrorCode::Deadline, Stage::Failed),
+        (Event::CancelAsked { by: "ada".into() }, ErrorCode::Cancelled, Stage::Cancelled),
+        (Event::ReaderGone, ErrorCode::Cancelled, Stage::Cancelled),
+        (Event::ShuttingDown, ErrorCode::ShuttingDown, Stage::Failed),
+    ];
+    for (event, code, stage) in ends {
+        for steps in 0..=5 {
+            let mut core = QueryCore::new(Goal::Execute);
+            for step in [Event::Admitted, Event::Resolved, Event::Decided, Event::Planned].into_iter().take(steps) {
+                core.on(step);
+            }
+            if steps == 5 {
+                lose(&mut core, 1, Fenced::default());
+            }
+            assert_eq!(failed(&core.on(event.clone())).code, code, "{event:?} after {steps} steps");
+            assert_eq!(core.stage(), &stage);
+        }
+    }
+}
+
+#[test]
+fn a_failed_step_is_the_end() {
+    for steps in 0..=3 {
+        let mut core = QueryCore::new(Goal::Execute);
+        for step in [Event::Admitted, Event::Resolved, Event::Decided].into_iter().take(steps) {
+            core.on(step);
+        }
+        let error = MeshError::new(ErrorCode::NoPolicy, "nobody");
+        assert_eq!(failed(&core.on(Event::StepFailed(error))).code, ErrorCode::NoPolicy);
+    }
+}

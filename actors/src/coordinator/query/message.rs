@@ -1,0 +1,54 @@
+//! What a query actor is told. Batches are not among it: they go from gate to gate.
+
+use std::sync::Arc;
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use greylag_protocol::{
+    QueryId, Result,
+    statement::{BatchStream, Session},
+};
+use ractor_cluster::RactorMessage;
+use tokio::{sync::oneshot, time::Instant};
+
+use super::core::{Event, Goal};
+use crate::{
+    coordinator::{Coordinator, gate::Released},
+    planner::port::{Catalog, ExecutablePlan, Permit, SubqueryPlan, Touched},
+    turnstile::Slot,
+};
+
+/// One statement, as it is handed to its actor.
+pub struct Job {
+    pub query: QueryId,
+    pub goal: Goal,
+    pub session: Session,
+    pub sql: String,
+    pub parameters: Option<RecordBatch>,
+    pub deadline: Instant,
+    /// Told once: that the plan is ready, or why there is none.
+    pub announce: oneshot::Sender<Result<Announced>>,
+}
+
+/// A statement whose plan is ready, and is running if it was to be executed.
+pub struct Announced {
+    pub schema: SchemaRef,
+    pub parameters: SchemaRef,
+    pub rows: Released,
+}
+
+pub type Arguments = (Arc<Coordinator>, Job);
+
+#[derive(RactorMessage)]
+pub enum QueryMessage {
+    Admitted(Slot),
+    Resolved(Arc<Catalog>, Touched),
+    Decided(Permit),
+    Planned(Arc<dyn ExecutablePlan>),
+    Happened(Event),
+    /// The running plan wants a sub-query.
+    Open {
+        run: u32,
+        plan: SubqueryPlan,
+        reply: oneshot::Sender<Result<BatchStream>>,
+    },
+}

@@ -1,0 +1,145 @@
+//! The coordinator as doors see it. It starts an actor for each statement and hands its rows over; a caller that goes
+//! away, while waiting or while reading, ends its statement.
+
+use std::{sync::Arc, time::Duration};
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use greylag_protocol::{
+    ErrorCode, MeshError, QueryId, Result,
+    messages::control::{ControlReply, ControlRequest},
+    state::Role,
+    statement::{AdminCall, AdminReply, RunningStatement, Session, StatementInfo, StatementService},
+};
+use ractor::{Actor, ActorRef};
+use tokio::{sync::oneshot, time::Instant};
+use uuid::Uuid;
+
+use super::{
+    Coordinator, HANDLE_WAIT_MAX, admin, handle_within,
+    query::{
+        Announced, Job, QueryActor, QueryMessage,
+        core::{Event, Goal},
+    },
+};
+use crate::NodeCtx;
+
+/// Longest time that a statement may be given.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(12 * 3_600);
+/// Longest statement text, bytes.
+pub const SQL_BYTES_MAX: usize = 1 << 20;
+
+pub struct Statements {
+    ctx: Arc<NodeCtx>,
+}
+
+/// Ends a statement whose caller no longer waits for its plan.
+struct Waiting(Option<ActorRef<QueryMessage>>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(actor) = self.0.take() {
+            // One that has ended does not care.
+            let _ = actor.cast(QueryMessage::Happened(Event::ReaderGone));
+        }
+    }
+}
+
+impl Statements {
+    pub fn new(ctx: Arc<NodeCtx>) -> Self {
+        Self { ctx }
+    }
+
+    async fn coordinator(&self) -> Result<Arc<Coordinator>> {
+        handle_within::<Coordinator>(&self.ctx, &Role::Coordinator, HANDLE_WAIT_MAX).await.ok_or_else(|| {
+            MeshError::new(ErrorCode::ShuttingDown, "no coordinator runs on this node").at_node(self.ctx.node)
+        })
+    }
+
+    /// Starts a statement and waits for its plan.
+    async fn start(
+        &self,
+        goal: Goal,
+        session: &Session,
+        sql: &str,
+        parameters: Option<RecordBatch>,
+    ) -> Result<(QueryId, Announced)> {
+        if sql.len() > SQL_BYTES_MAX {
+            let message = format!("a statement of {} bytes is over the limit of {SQL_BYTES_MAX}", sql.len());
+            return Err(MeshError::new(ErrorCode::Syntax, message));
+        }
+        let coordinator = self.coordinator().await?;
+        let standard = Duration::from_millis(self.ctx.timing.statement_timeout_ms);
+        let time = session.options.timeout.unwrap_or(standard).min(TIMEOUT_MAX);
+        let (announce, announced) = oneshot::channel();
+        let query = self.query_id();
+        let job = Job {
+            query,
+            goal,
+            session: session.clone(),
+            sql: sql.to_owned(),
+            parameters,
+            deadline: Instant::now() + time,
+            announce,
+        };
+        let cell = coordinator.cell.clone();
+        let (actor, _) = Actor::spawn_linked(None, QueryActor, (coordinator, job), cell).await.map_err(|error| {
+            MeshError::new(ErrorCode::ShuttingDown, format!("the statement could not be started: {error}"))
+        })?;
+        let mut waiting = Waiting(Some(actor));
+        let lost = || MeshError::internal("the statement's actor was lost").at_node(self.ctx.node);
+        let announced = announced.await.unwrap_or_else(|_| Err(lost()))?;
+        waiting.0 = None;
+        Ok((query, announced))
+    }
+
+    /// Ids that sort by time.
+    fn query_id(&self) -> QueryId {
+        let (random, mut tail) = (Uuid::new_v4(), [0; 10]);
+        tail.copy_from_slice(&random.as_bytes()[..10]);
+        QueryId(uuid::Builder::from_unix_timestamp_millis(self.ctx.seams.clock.unix_ms(), &tail).into_uuid())
+    }
+}
+
+#[async_trait]
+impl StatementService for Statements {
+    async fn describe(&self, session: &Session, sql: &str) -> Result<StatementInfo> {
+        let (_, announced) = self.start(Goal::Describe, session, sql, None).await?;
+        Ok(StatementInfo { schema: announced.schema, parameters: announced.parameters })
+    }
+
+    async fn execute(&self, session: &Session, sql: &str, parameters: Option<RecordBatch>) -> Result<RunningStatement> {
+        let (query, announced) = self.start(Goal::Execute, session, sql, parameters).await?;
+        Ok(RunningStatement { query, schema: announced.schema, batches: Box::pin(announced.rows) })
+    }
+
+    async fn cancel(&self, session: &Session, query: QueryId) -> Result<bool> {
+        if self.coordinator().await?.cancel(query, &session.principal)? {
+            return Ok(true);
+        }
+        // It may run at another coordinator: a client may have come back through another node.
+        let peers = self.ctx.peers()?;
+        let within = Duration::from_millis(self.ctx.timing.call_timeout_ms);
+        let others = peers.members(&Role::Coordinator).into_iter().filter(|node| *node != self.ctx.node);
+        let asked = others.map(|node| {
+            let (peers, principal) = (peers.clone(), session.principal.clone());
+            async move {
+                let request = ControlRequest::Cancel { query, principal };
+                peers.call(node, &Role::Coordinator, request, within).await
+            }
+        });
+        let mut denied = None;
+        for answer in futures::future::join_all(asked).await {
+            match answer {
+                Ok(ControlReply::Cancelled(true)) => return Ok(true),
+                Err(error) if error.code == ErrorCode::Denied => denied = Some(error),
+                _ => {}
+            }
+        }
+        denied.map_or(Ok(false), Err)
+    }
+
+    async fn admin(&self, session: &Session, call: AdminCall) -> Result<AdminReply> {
+        admin::run(&self.ctx, session, call).await
+    }
+}

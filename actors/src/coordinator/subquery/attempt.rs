@@ -1,0 +1,119 @@
+//! One attempt: the local, linked stand-in for work on an edge. The work itself is a task among the query work; this
+//! actor owns it, tells its outcome, and takes it along when it dies.
+
+use std::sync::Arc;
+
+use greylag_protocol::{AttemptId, MeshError, NodeId, messages::control::SubqueryRow};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor_cluster::RactorMessage;
+
+use super::{
+    QueryFacts, SubqueryMessage,
+    core::{Event, Rule},
+    receive::{self, Outcome},
+};
+use crate::{
+    coordinator::gate::ReleaseGate,
+    planner::port::SubqueryPlan,
+    task::{TaskGuard, caught},
+    tree::{ActorState, TreeEntry},
+};
+
+pub struct AttemptActor;
+
+pub struct AttemptArguments {
+    pub facts: Arc<QueryFacts>,
+    pub plan: Arc<SubqueryPlan>,
+    pub id: AttemptId,
+    pub edge: NodeId,
+    pub rule: Rule,
+    pub gate: ReleaseGate,
+    pub parent: ActorRef<SubqueryMessage>,
+    pub parent_name: String,
+}
+
+#[derive(RactorMessage)]
+pub enum AttemptMessage {
+    Over(Outcome),
+}
+
+pub struct AttemptState {
+    attempt: u32,
+    parent: ActorRef<SubqueryMessage>,
+    _work: TaskGuard,
+    row: TreeEntry,
+}
+
+impl Actor for AttemptActor {
+    type Msg = AttemptMessage;
+    type State = AttemptState;
+    type Arguments = AttemptArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<AttemptMessage>,
+        arguments: AttemptArguments,
+    ) -> Result<AttemptState, ActorProcessingErr> {
+        let attempt = arguments.id.attempt;
+        let parent = arguments.parent.clone();
+        let seams = arguments.facts.ctx.seams.clone();
+        let name = format!("{}#{attempt}", arguments.parent_name);
+        let row = arguments.facts.ctx.tree().register(&name, &arguments.parent_name);
+        row.set(ActorState::Running);
+        let work = TaskGuard::query(&seams, async move {
+            let entry = arguments.facts.ledger.attempt(row_of(&arguments));
+            let outcome = caught("an attempt", async { Ok(receive::run(&arguments, &entry).await) }).await;
+            let outcome = outcome.unwrap_or_else(Outcome::Failed);
+            match &outcome {
+                Outcome::Ended => entry.done(),
+                Outcome::Failed(error) | Outcome::GateFailed(error) => entry.failed(error),
+                Outcome::Unwanted => {}
+            }
+            // The row is in the past before anybody acts on the outcome.
+            drop(entry);
+            let _ = myself.cast(AttemptMessage::Over(outcome));
+        });
+        Ok(AttemptState { attempt, parent, _work: work, row })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<AttemptMessage>,
+        message: AttemptMessage,
+        state: &mut AttemptState,
+    ) -> Result<(), ActorProcessingErr> {
+        let AttemptMessage::Over(outcome) = message;
+        let attempt = state.attempt;
+        let event = match outcome {
+            Outcome::Ended => Event::Ended { attempt },
+            Outcome::Failed(error) => Event::Failed { attempt, error },
+            Outcome::GateFailed(error) => Event::GateFailed { attempt, error },
+            // Whoever fenced it knows; should nobody have done so, this attempt has failed.
+            Outcome::Unwanted => {
+                Event::Failed { attempt, error: MeshError::internal("an attempt was shut out at the gate") }
+            }
+        };
+        state.row.set(ActorState::Stopped);
+        // A parent that has gone has no use for it.
+        let _ = state.parent.cast(SubqueryMessage::Happened(event));
+        myself.stop(None);
+        Ok(())
+    }
+}
+
+fn row_of(arguments: &AttemptArguments) -> SubqueryRow {
+    SubqueryRow {
+        query: arguments.facts.query,
+        ordinal: arguments.plan.ordinal,
+        attempt: arguments.id.attempt,
+        source: arguments.plan.source.to_string(),
+        edge: arguments.edge,
+        rule: arguments.rule.name().to_owned(),
+        state: String::new(),
+        sql: arguments.plan.sql.clone(),
+        rows: 0,
+        bytes: 0,
+        elapsed_us: 0,
+        error: None,
+    }
+}

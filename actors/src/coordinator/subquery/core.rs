@@ -1,0 +1,296 @@
+//! How one sub-query is kept alive: which edge gets the next attempt, when an attempt may be repeated, and when the
+//! query has to be told that its rows cannot be made whole. Pure: events in, effects out.
+//!
+//! Rules (DESIGN 8): R0, nothing had come: another attempt on any edge. R1, what had come was held back at the gate:
+//! thrown away, then as R0. R5, the plan has used rows: the query's own supervisor decides. R2 to R4 are not here yet.
+//!
+//! INVARIANT: the effect of a failure always begins with the fence of the next attempt's number, so that nothing an
+//! older attempt still sends is let in, whatever happens afterwards.
+
+use std::collections::BTreeMap;
+
+use greylag_protocol::{ErrorClass, ErrorCode, MeshError, NodeId, SourceName};
+
+use crate::coordinator::gate::core::Fenced;
+
+/// Pause before the first repeated attempt, milliseconds; doubled with each further one.
+pub const BACKOFF_MS_MIN: u64 = 50;
+/// Longest pause, milliseconds: with it a restart still begins within a second.
+pub const BACKOFF_MS_MAX: u64 = 800;
+
+/// Why an attempt was started, as `system.subqueries` shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    First,
+    R0,
+    R1,
+    /// First attempt in a restarted query.
+    R5,
+}
+
+impl Rule {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::R0 => "R0",
+            Self::R1 => "R1",
+            Self::R5 => "R5",
+        }
+    }
+}
+
+/// An edge that serves the source according to the replicated state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    pub node: NodeId,
+    /// This very node, or a node it has a link to.
+    pub linked: bool,
+}
+
+/// Fixed facts of one sub-query.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    pub source: SourceName,
+    /// The coordinator's node: its own edge needs no network.
+    pub own: NodeId,
+    /// Attempts in one run of the query.
+    pub attempts_max: u32,
+    /// Run of the query, from 1. Each has attempt numbers of its own.
+    pub run: u32,
+    /// Spreads the first attempts of different sub-queries over equal edges.
+    pub spread: u64,
+    /// Edges that have failed this source in an earlier run of the query: taken only if there is no other.
+    pub shunned: Vec<NodeId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    Opened {
+        edges: Vec<Candidate>,
+    },
+    /// The stream fitted its trailer and the gate has taken its end.
+    Ended {
+        attempt: u32,
+    },
+    Failed {
+        attempt: u32,
+        error: MeshError,
+    },
+    /// The gate itself has failed (memory, rows that do not add up): another attempt would fare no better.
+    GateFailed {
+        attempt: u32,
+        error: MeshError,
+    },
+    /// The gate's answer to [`Effect::Fence`]. `dice` is random, below 1,000.
+    Fenced {
+        found: Fenced,
+        edges: Vec<Candidate>,
+        dice: u32,
+    },
+    /// The query's answer to [`Effect::SpendRestart`].
+    Budget {
+        granted: bool,
+    },
+    Waited {
+        attempt: u32,
+        edges: Vec<Candidate>,
+    },
+    /// The plan wants no more rows.
+    Abandoned,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Raise the gate's number, before anything else.
+    Fence {
+        attempt: u32,
+    },
+    /// Stop it, if it still runs.
+    CancelAttempt {
+        attempt: u32,
+    },
+    /// Take one from the query's budget of restarts.
+    SpendRestart,
+    /// Come back with [`Event::Waited`] after this time.
+    Wait {
+        attempt: u32,
+        ms: u64,
+    },
+    StartAttempt {
+        attempt: u32,
+        edge: NodeId,
+        rule: Rule,
+    },
+    /// All rows are with the plan, or on their way to it.
+    Finish,
+    /// The sub-query has failed for good.
+    Fail(MeshError),
+    /// R5: rows were used; only the whole query can be run again.
+    RestartQuery {
+        cause: MeshError,
+        edge: Option<NodeId>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    New,
+    Running { edge: NodeId },
+    Fencing { error: MeshError, edge: Option<NodeId> },
+    Asking { error: MeshError, rule: Rule, wait_ms: u64 },
+    Waiting { rule: Rule },
+    Over,
+}
+
+#[derive(Debug)]
+pub struct SubqueryCore {
+    setting: Setting,
+    /// Number of the current attempt; the first of a run is the one after this.
+    attempt: u32,
+    /// Attempts begun in this run.
+    begun: u32,
+    /// Last attempt made at each edge.
+    tried: BTreeMap<NodeId, u32>,
+    phase: Phase,
+}
+
+impl SubqueryCore {
+    pub fn new(setting: Setting) -> Self {
+        let attempt = setting.run.saturating_sub(1).saturating_mul(setting.attempts_max.saturating_add(1));
+        let tried = setting.shunned.iter().map(|node| (*node, 0)).collect();
+        Self { setting, attempt, begun: 0, tried, phase: Phase::New }
+    }
+
+    /// Number of the current attempt.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    pub fn on(&mut self, event: Event) -> Vec<Effect> {
+        match (event, self.phase.clone()) {
+            (_, Phase::Over) => Vec::new(),
+            (Event::Opened { edges }, Phase::New) => {
+                self.attempt += 1;
+                let rule = if self.setting.run > 1 { Rule::R5 } else { Rule::First };
+                let mut effects = vec![Effect::Fence { attempt: self.attempt }];
+                effects.extend(self.start(edges, rule));
+                effects
+            }
+            (Event::Ended { attempt }, Phase::Running { .. }) if attempt == self.attempt => {
+                self.phase = Phase::Over;
+                vec![Effect::Finish]
+            }
+            (Event::Failed { attempt, error }, Phase::Running { edge }) if attempt == self.attempt => {
+                self.failed(error.at_node(edge), Some(edge))
+            }
+            (Event::GateFailed { attempt, error }, Phase::Running { .. }) if attempt == self.attempt => {
+                let mut effects = vec![Effect::CancelAttempt { attempt }];
+                effects.extend(self.fail(error.of_source(self.setting.source.clone())));
+                effects
+            }
+            (Event::Fenced { found, edges, dice }, Phase::Fencing { error, edge }) => {
+                self.fenced(found, edges, dice, error, edge)
+            }
+            (Event::Budget { granted: false }, Phase::Asking { error, .. }) => {
+                self.fail(worn_out(error, "the query's restarts are used up"))
+            }
+            (Event::Budget { granted: true }, Phase::Asking { rule, wait_ms, .. }) => {
+                self.phase = Phase::Waiting { rule };
+                vec![Effect::Wait { attempt: self.attempt, ms: wait_ms }]
+            }
+            (Event::Waited { attempt, edges }, Phase::Waiting { rule }) if attempt == self.attempt => {
+                self.start(edges, rule)
+            }
+            (Event::Abandoned, _) => {
+                self.phase = Phase::Over;
+                vec![Effect::CancelAttempt { attempt: self.attempt }, Effect::Finish]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn start(&mut self, edges: Vec<Candidate>, rule: Rule) -> Vec<Effect> {
+        self.begun += 1;
+        let Some(edge) = self.choose(&edges) else {
+            let source = self.setting.source.clone();
+            let error = MeshError::new(ErrorCode::NoEdge, format!("no live edge serves `{source}`"));
+            return self.failed(error, None);
+        };
+        self.tried.insert(edge, self.attempt);
+        self.phase = Phase::Running { edge };
+        vec![Effect::StartAttempt { attempt: self.attempt, edge, rule }]
+    }
+
+    /// Linked before not linked, untried before tried (longest ago first), own before others; equals are spread.
+    fn choose(&self, edges: &[Candidate]) -> Option<NodeId> {
+        let mut best: Vec<Candidate> = edges.to_vec();
+        best.sort_by_key(|c| c.node);
+        if best.is_empty() {
+            return None;
+        }
+        let shift = self.setting.spread % best.len() as u64;
+        best.rotate_left(shift as usize);
+        best.iter()
+            .min_by_key(|c| (!c.linked, self.tried.get(&c.node).map_or(0, |a| a + 1), c.node != self.setting.own))
+            .map(|c| c.node)
+    }
+
+    fn failed(&mut self, error: MeshError, edge: Option<NodeId>) -> Vec<Effect> {
+        let dead = self.attempt;
+        self.attempt += 1;
+        self.phase = Phase::Fencing { error: error.of_source(self.setting.source.clone()), edge };
+        vec![Effect::Fence { attempt: self.attempt }, Effect::CancelAttempt { attempt: dead }]
+    }
+
+    fn fenced(
+        &mut self,
+        found: Fenced,
+        edges: Vec<Candidate>,
+        dice: u32,
+        error: MeshError,
+        edge: Option<NodeId>,
+    ) -> Vec<Effect> {
+        if found.ended {
+            // The gate had taken the end of the attempt before its failure was told: it has all rows.
+            self.phase = Phase::Over;
+            return vec![Effect::Finish];
+        }
+        if error.class() == ErrorClass::Permanent {
+            return self.fail(error);
+        }
+        if found.taken_rows > 0 {
+            self.phase = Phase::Over;
+            return vec![Effect::RestartQuery { cause: error, edge }];
+        }
+        if self.begun >= self.setting.attempts_max {
+            let tries = format!("given up after {} attempts", self.begun);
+            return self.fail(worn_out(error, &tries));
+        }
+        let rule = if found.received_rows > 0 { Rule::R1 } else { Rule::R0 };
+        let elsewhere = edges.iter().any(|c| c.linked && !self.tried.contains_key(&c.node));
+        let at_once = elsewhere && error.class() == ErrorClass::Transient;
+        let wait_ms = if at_once { 0 } else { backoff_ms(self.begun, dice) };
+        self.phase = Phase::Asking { error, rule, wait_ms };
+        vec![Effect::SpendRestart]
+    }
+
+    fn fail(&mut self, error: MeshError) -> Vec<Effect> {
+        self.phase = Phase::Over;
+        vec![Effect::Fail(error)]
+    }
+}
+
+fn worn_out(mut error: MeshError, why: &str) -> MeshError {
+    error.message = format!("{}; {why}", error.message);
+    error
+}
+
+/// Between half of the doubled pause and all of it, by `dice` (below 1,000).
+pub fn backoff_ms(begun: u32, dice: u32) -> u64 {
+    let doubled = BACKOFF_MS_MIN.saturating_mul(1 << begun.saturating_sub(1).min(16)).min(BACKOFF_MS_MAX);
+    doubled / 2 + doubled * u64::from(dice.min(999)) / 2_000
+}

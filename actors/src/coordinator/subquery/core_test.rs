@@ -1,0 +1,256 @@
+//! The rules of restarting, as tables: a kill at every point, and what is done about it.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use greylag_protocol::{ErrorCode, MeshError, NodeId, SourceName};
+
+use super::core::{BACKOFF_MS_MAX, BACKOFF_MS_MIN, Candidate, Effect, Event, Rule, Setting, SubqueryCore, backoff_ms};
+use crate::coordinator::gate::core::Fenced;
+
+const OWN: u64 = 9;
+
+fn source() -> SourceName {
+    SourceName::new("orders").unwrap()
+}
+
+fn setting() -> Setting {
+    Setting { source: source(), own: NodeId(OWN), attempts_max: 4, run: 1, spread: 0, shunned: Vec::new() }
+}
+
+fn edges(nodes: &[u64]) -> Vec<Candidate> {
+    nodes.iter().map(|n| Candidate { node: NodeId(*n), linked: true }).collect()
+}
+
+fn unlinked(node: u64) -> Candidate {
+    Candidate { node: NodeId(node), linked: false }
+}
+
+fn lost() -> MeshError {
+    MeshError::new(ErrorCode::PeerUnreachable, "the stream died")
+}
+
+fn start(attempt: u32, edge: u64, rule: Rule) -> Effect {
+    Effect::StartAttempt { attempt, edge: NodeId(edge), rule }
+}
+
+/// A sub-query with its first attempt running.
+fn running(nodes: &[u64]) -> SubqueryCore {
+    let mut core = SubqueryCore::new(setting());
+    let effects = core.on(Event::Opened { edges: edges(nodes) });
+    assert_eq!(effects, [Effect::Fence { attempt: 1 }, start(1, nodes[0], Rule::First)]);
+    core
+}
+
+/// The current attempt dies with `taken` rows used and `received` rows come; returns what is done in the end.
+fn die(core: &mut SubqueryCore, error: MeshError, taken: u64, received: u64, nodes: Vec<Candidate>) -> Vec<Effect> {
+    let attempt = core.attempt();
+    let first = core.on(Event::Failed { attempt, error });
+    let fence = Effect::Fence { attempt: attempt + 1 };
+    assert_eq!(first, [fence, Effect::CancelAttempt { attempt }], "the number is raised before anything else");
+    let found = Fenced { taken_rows: taken, received_rows: received, ended: false };
+    let mut effects = core.on(Event::Fenced { found, edges: nodes.clone(), dice: 999 });
+    if effects == [Effect::SpendRestart] {
+        effects = core.on(Event::Budget { granted: true });
+        let [Effect::Wait { attempt: next, .. }] = effects[..] else { panic!("no wait: {effects:?}") };
+        assert_eq!(next, attempt + 1);
+        effects.extend(core.on(Event::Waited { attempt: next, edges: nodes }));
+    }
+    effects
+}
+
+#[test]
+fn all_well() {
+    let mut core = running(&[1, 2]);
+    assert_eq!(core.on(Event::Ended { attempt: 1 }), [Effect::Finish]);
+    assert!(core.is_over());
+    assert!(core.on(Event::Failed { attempt: 1, error: lost() }).is_empty());
+    assert!(core.on(Event::Abandoned).is_empty());
+}
+
+#[test]
+fn killed_before_the_first_row_another_edge_takes_over_at_once() {
+    let mut core = running(&[1, 2]);
+    let effects = die(&mut core, lost(), 0, 0, edges(&[1, 2]));
+    assert_eq!(effects, [Effect::Wait { attempt: 2, ms: 0 }, start(2, 2, Rule::R0)]);
+    assert_eq!(core.on(Event::Ended { attempt: 2 }), [Effect::Finish]);
+}
+
+#[test]
+fn killed_while_held_back_is_r1() {
+    let mut core = running(&[1, 2]);
+    let effects = die(&mut core, lost(), 0, 500, edges(&[1, 2]));
+    assert_eq!(effects, [Effect::Wait { attempt: 2, ms: 0 }, start(2, 2, Rule::R1)]);
+}
+
+#[test]
+fn killed_after_rows_were_used_the_query_decides() {
+    let mut core = running(&[1, 2]);
+    let effects = die(&mut core, lost(), 1, 500, edges(&[1, 2]));
+    let [Effect::RestartQuery { cause, edge }] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(
+        (cause.code, cause.source.as_ref(), cause.node),
+        (ErrorCode::PeerUnreachable, Some(&source()), Some(NodeId(1)))
+    );
+    assert_eq!(*edge, Some(NodeId(1)));
+    assert!(core.is_over());
+}
+
+#[test]
+fn killed_between_the_gates_end_and_its_report_nothing_is_lost() {
+    let mut core = running(&[1, 2]);
+    core.on(Event::Failed { attempt: 1, error: lost() });
+    let found = Fenced { taken_rows: 7, received_rows: 7, ended: true };
+    assert_eq!(core.on(Event::Fenced { found, edges: edges(&[2]), dice: 0 }), [Effect::Finish]);
+}
+
+#[test]
+fn two_kills_come_back_to_the_edge_that_failed_longest_ago() {
+    let mut core = running(&[1, 2]);
+    die(&mut core, lost(), 0, 0, edges(&[1, 2]));
+    let effects = die(&mut core, lost(), 0, 4, edges(&[1, 2]));
+    assert_eq!(effects, [Effect::Wait { attempt: 3, ms: backoff_ms(2, 999) }, start(3, 1, Rule::R1)]);
+    // A third edge that has come up in the meantime is preferred to both.
+    let effects = die(&mut core, lost(), 0, 0, edges(&[1, 2, 3]));
+    assert_eq!(effects, [Effect::Wait { attempt: 4, ms: 0 }, start(4, 3, Rule::R0)]);
+}
+
+#[test]
+fn what_a_zombie_says_is_ignored() {
+    let mut core = running(&[1, 2]);
+    die(&mut core, lost(), 0, 0, edges(&[1, 2]));
+    assert!(core.on(Event::Ended { attempt: 1 }).is_empty());
+    assert!(core.on(Event::Failed { attempt: 1, error: lost() }).is_empty());
+    assert!(core.on(Event::GateFailed { attempt: 1, error: lost() }).is_empty());
+    assert!(core.on(Event::Waited { attempt: 1, edges: edges(&[1]) }).is_empty());
+    assert_eq!(core.on(Event::Ended { attempt: 2 }), [Effect::Finish]);
+}
+
+#[test]
+fn a_permanent_error_is_never_retried() {
+    for code in [ErrorCode::SourceRefused, ErrorCode::ValueOutOfRange, ErrorCode::BadSignature, ErrorCode::Deadline] {
+        let mut core = running(&[1, 2]);
+        let effects = die(&mut core, MeshError::new(code, "no"), 0, 0, edges(&[1, 2]));
+        let [Effect::Fail(error)] = &effects[..] else { panic!("{effects:?}") };
+        assert_eq!((error.code, error.source.as_ref(), error.node), (code, Some(&source()), Some(NodeId(1))));
+    }
+}
+
+#[test]
+fn an_overloaded_source_is_left_alone_for_a_while() {
+    let mut core = running(&[1, 2]);
+    let effects = die(&mut core, MeshError::new(ErrorCode::SourceBusy, "full"), 0, 0, edges(&[1, 2]));
+    assert_eq!(effects, [Effect::Wait { attempt: 2, ms: backoff_ms(1, 999) }, start(2, 2, Rule::R0)]);
+}
+
+#[test]
+fn attempts_are_bounded() {
+    let mut core = running(&[1]);
+    for attempt in 2..=4 {
+        let effects = die(&mut core, lost(), 0, 0, edges(&[1]));
+        assert_eq!(effects.last(), Some(&start(attempt, 1, Rule::R0)));
+    }
+    let effects = die(&mut core, lost(), 0, 0, edges(&[1]));
+    let [Effect::Fail(error)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(error.code, ErrorCode::PeerUnreachable);
+    assert!(error.message.contains("4 attempts"), "{error}");
+}
+
+#[test]
+fn the_querys_budget_bounds_them_too() {
+    let mut core = running(&[1, 2]);
+    core.on(Event::Failed { attempt: 1, error: lost() });
+    core.on(Event::Fenced { found: Fenced::default(), edges: edges(&[2]), dice: 0 });
+    let effects = core.on(Event::Budget { granted: false });
+    assert!(matches!(&effects[..], [Effect::Fail(error)] if error.code == ErrorCode::PeerUnreachable), "{effects:?}");
+}
+
+#[test]
+fn no_edge_is_waited_for_and_then_named() {
+    let mut core = SubqueryCore::new(setting());
+    let effects = core.on(Event::Opened { edges: Vec::new() });
+    assert_eq!(
+        effects,
+        [1, 2]
+            .map(|attempt| Effect::Fence { attempt })
+            .into_iter()
+            .chain([Effect::CancelAttempt { attempt: 1 }])
+            .collect::<Vec<_>>()
+    );
+    let mut last = Vec::new();
+    for _ in 0..4 {
+        last = core.on(Event::Fenced { found: Fenced::default(), edges: Vec::new(), dice: 0 });
+        if last == [Effect::SpendRestart] {
+            core.on(Event::Budget { granted: true });
+            let attempt = core.attempt();
+            core.on(Event::Waited { attempt, edges: Vec::new() });
+        }
+    }
+    assert!(matches!(&last[..], [Effect::Fail(error)] if error.code == ErrorCode::NoEdge), "{last:?}");
+    // One that comes up in time is used.
+    let mut core = SubqueryCore::new(setting());
+    core.on(Event::Opened { edges: Vec::new() });
+    core.on(Event::Fenced { found: Fenced::default(), edges: edges(&[3]), dice: 0 });
+    core.on(Event::Budget { granted: true });
+    assert_eq!(core.on(Event::Waited { attempt: 2, edges: edges(&[3]) }), [start(2, 3, Rule::R0)]);
+}
+
+#[test]
+fn a_gate_that_has_failed_is_final() {
+    let mut core = running(&[1, 2]);
+    let full = MeshError::new(ErrorCode::Memory, "spooled too much");
+    let effects = core.on(Event::GateFailed { attempt: 1, error: full });
+    assert!(
+        matches!(&effects[..], [Effect::CancelAttempt { attempt: 1 }, Effect::Fail(error)] if error.code == ErrorCode::Memory),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_plan_that_wants_no_more_stops_the_attempt() {
+    let mut core = running(&[1]);
+    assert_eq!(core.on(Event::Abandoned), [Effect::CancelAttempt { attempt: 1 }, Effect::Finish]);
+    assert!(core.is_over());
+}
+
+#[test]
+fn which_edge_is_first() {
+    let first = |spread: u64, shunned: &[u64], candidates: Vec<Candidate>| {
+        let shunned = shunned.iter().copied().map(NodeId).collect();
+        let mut core = SubqueryCore::new(Setting { spread, shunned, ..setting() });
+        match core.on(Event::Opened { edges: candidates }).pop() {
+            Some(Effect::StartAttempt { edge, .. }) => edge.0,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(first(0, &[], edges(&[3, 1, 2])), 1);
+    assert_eq!(first(4, &[], edges(&[3, 1, 2])), 2, "equals are spread");
+    assert_eq!(first(4, &[], edges(&[3, 1, OWN])), OWN, "the own node's edge needs no network");
+    assert_eq!(first(0, &[], vec![unlinked(1), edges(&[2])[0]]), 2, "a link is worth more");
+    assert_eq!(first(0, &[1], edges(&[1, 2])), 2, "an edge that lost rows in an earlier run is avoided");
+    assert_eq!(first(0, &[1], edges(&[1])), 1, "unless there is no other");
+}
+
+#[test]
+fn runs_of_a_query_share_no_attempt_number() {
+    let numbers = |run: u32| {
+        let mut core = SubqueryCore::new(Setting { run, ..setting() });
+        let mut numbers = Vec::new();
+        let mut effects = core.on(Event::Opened { edges: edges(&[1]) });
+        while let Some(Effect::StartAttempt { attempt, rule, .. }) = effects.last() {
+            assert_eq!(*rule == Rule::R5, run > 1 && numbers.is_empty());
+            numbers.push(*attempt);
+            effects = die(&mut core, lost(), 0, 0, edges(&[1]));
+        }
+        numbers
+    };
+    assert_eq!((numbers(1), numbers(2)), (vec![1, 2, 3, 4], vec![6, 7, 8, 9]));
+}
+
+#[test]
+fn pauses_grow_and_are_bounded() {
+    assert_eq!(backoff_ms(1, 0), BACKOFF_MS_MIN / 2);
+    assert!((BACKOFF_MS_MIN - 1..=BACKOFF_MS_MIN).contains(&backoff_ms(1, 999)));
+    assert!(backoff_ms(2, 500) > backoff_ms(1, 500));
+    for begun in 1..100 {
+        assert!(backoff_ms(begun, 5_000) <= BACKOFF_MS_MAX);
+    }
+}

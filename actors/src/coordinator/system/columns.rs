@@ -1,0 +1,253 @@
+//! Names, columns and types of the system tables, as a table; and a builder that fills a batch row by row.
+//!
+//! INVARIANT: a row has exactly the columns its table declares, in order and of their types, or it is GL9001.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{
+        ArrayRef, BooleanBuilder, RecordBatch, StringBuilder, TimestampMillisecondBuilder, UInt32Builder, UInt64Builder,
+    },
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+};
+use greylag_protocol::{MeshError, Result};
+
+/// Type of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    /// 64 bits, unsigned.
+    Count,
+    /// 32 bits, unsigned.
+    Small,
+    Flag,
+    /// Milliseconds, UTC.
+    Time,
+}
+
+/// Name, type, and whether it may be NULL.
+pub type Column = (&'static str, Kind, bool);
+
+use Kind::{Count, Flag, Small, Text, Time};
+
+const NODES: &[Column] = &[
+    ("id", Text, false),
+    ("uuid", Text, false),
+    ("name", Text, false),
+    ("address", Text, false),
+    ("door", Text, true),
+    ("status", Text, false),
+    ("status_since", Time, false),
+    ("voter", Flag, false),
+    ("leader", Flag, false),
+    ("outbound_only", Flag, false),
+    ("labels", Text, false),
+    ("link", Text, false),
+];
+const ROLES: &[Column] = &[
+    ("role", Text, false),
+    ("node", Text, true),
+    ("wanted", Text, true),
+    ("held", Flag, false),
+    ("live", Flag, false),
+];
+const SOURCES: &[Column] = &[
+    ("name", Text, false),
+    ("kind", Text, false),
+    ("version", Count, false),
+    ("replicas", Small, false),
+    ("edges", Text, false),
+    ("status", Text, false),
+    ("tables", Small, true),
+    ("options", Text, false),
+    ("labels", Text, false),
+    ("error", Text, true),
+];
+const TABLES_OF_SOURCES: &[Column] = &[
+    ("source", Text, false),
+    ("schema", Text, false),
+    ("name", Text, false),
+    ("kind", Text, false),
+    ("rows", Count, true),
+    ("bytes", Count, true),
+    ("columns", Small, false),
+    ("primary_key", Text, true),
+    ("error", Text, true),
+];
+const QUERIES: &[Column] = &[
+    ("query", Text, false),
+    ("coordinator", Text, false),
+    ("principal", Text, false),
+    ("door", Text, false),
+    ("state", Text, false),
+    ("sql", Text, false),
+    ("started", Time, false),
+    ("admission_us", Count, false),
+    ("decision_us", Count, false),
+    ("planning_us", Count, false),
+    ("execution_us", Count, false),
+    ("rows", Count, false),
+    ("restarts", Small, false),
+    ("error", Text, true),
+];
+const SUBQUERIES: &[Column] = &[
+    ("query", Text, false),
+    ("ordinal", Small, false),
+    ("attempt", Small, false),
+    ("source", Text, false),
+    ("edge", Text, false),
+    ("rule", Text, false),
+    ("state", Text, false),
+    ("sql", Text, false),
+    ("rows", Count, false),
+    ("bytes", Count, false),
+    ("elapsed_us", Count, false),
+    ("error", Text, true),
+];
+const ACTORS: &[Column] = &[
+    ("node", Text, false),
+    ("name", Text, false),
+    ("supervisor", Text, false),
+    ("state", Text, false),
+    ("restarts", Small, false),
+    ("last_failure", Text, true),
+];
+
+/// All system tables.
+pub const TABLES: [(&str, &[Column]); 7] = [
+    ("nodes", NODES),
+    ("roles", ROLES),
+    ("sources", SOURCES),
+    ("tables", TABLES_OF_SOURCES),
+    ("queries", QUERIES),
+    ("subqueries", SUBQUERIES),
+    ("actors", ACTORS),
+];
+
+pub fn schema(columns: &[Column]) -> SchemaRef {
+    let field = |(name, kind, nullable): &Column| Field::new(*name, kind.arrow(), *nullable);
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+impl Kind {
+    fn arrow(self) -> DataType {
+        match self {
+            Text => DataType::Utf8,
+            Count => DataType::UInt64,
+            Small => DataType::UInt32,
+            Flag => DataType::Boolean,
+            Time => DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
+        }
+    }
+}
+
+/// One value.
+#[derive(Debug, Clone)]
+pub enum Cell {
+    Null,
+    Text(String),
+    Count(u64),
+    Small(u32),
+    Flag(bool),
+    /// Unix milliseconds.
+    Time(u64),
+}
+
+impl From<String> for Cell {
+    fn from(value: String) -> Self {
+        Self::Text(value)
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(value: &str) -> Self {
+        Self::Text(value.to_owned())
+    }
+}
+
+impl From<u64> for Cell {
+    fn from(value: u64) -> Self {
+        Self::Count(value)
+    }
+}
+
+impl From<u32> for Cell {
+    fn from(value: u32) -> Self {
+        Self::Small(value)
+    }
+}
+
+impl From<bool> for Cell {
+    fn from(value: bool) -> Self {
+        Self::Flag(value)
+    }
+}
+
+impl<T: Into<Cell>> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+enum Builder {
+    Text(StringBuilder),
+    Count(UInt64Builder),
+    Small(UInt32Builder),
+    Flag(BooleanBuilder),
+    Time(TimestampMillisecondBuilder),
+}
+
+impl Builder {
+    fn new(kind: Kind) -> Self {
+        match kind {
+            Text => Self::Text(StringBuilder::new()),
+            Count => Self::Count(UInt64Builder::new()),
+            Small => Self::Small(UInt32Builder::new()),
+            Flag => Self::Flag(BooleanBuilder::new()),
+            Time => Self::Time(TimestampMillisecondBuilder::new().with_data_type(Time.arrow())),
+        }
+    }
+
+    /// False if the value is not of the column's type.
+    fn append(&mut self, cell: Cell) -> bool {
+        match (self, cell) {
+            (Self::Text(b), Cell::Text(v)) => b.append_value(v),
+            (Self::Text(b), Cell::Null) => b.append_null(),
+            (Self::Count(b), Cell::Count(v)) => b.append_value(v),
+            (Self::Count(b), Cell::Null) => b.append_null(),
+            (Self::Small(b), Cell::Small(v)) => b.append_value(v),
+            (Self::Small(b), Cell::Null) => b.append_null(),
+            (Self::Flag(b), Cell::Flag(v)) => b.append_value(v),
+            (Self::Flag(b), Cell::Null) => b.append_null(),
+            (Self::Time(b), Cell::Time(v)) => b.append_value(v as i64),
+            (Self::Time(b), Cell::Null) => b.append_null(),
+            _ => return false,
+        }
+        true
+    }
+
+    fn finish(self) -> ArrayRef {
+        match self {
+            Self::Text(mut b) => Arc::new(b.finish()),
+            Self::Count(mut b) => Arc::new(b.finish()),
+            Self::Small(mut b) => Arc::new(b.finish()),
+            Self::Flag(mut b) => Arc::new(b.finish()),
+            Self::Time(mut b) => Arc::new(b.finish()),
+        }
+    }
+}
+
+/// A batch of the table `name` with these rows.
+pub fn batch(name: &str, rows: impl IntoIterator<Item = Vec<Cell>>) -> Result<RecordBatch> {
+    let broken = || MeshError::internal(format!("a row of `system.{name}` does not fit its columns"));
+    let (_, columns) = TABLES.iter().find(|(table, _)| *table == name).ok_or_else(broken)?;
+    let mut builders: Vec<Builder> = columns.iter().map(|(_, kind, _)| Builder::new(*kind)).collect();
+    for row in rows {
+        let fits = row.len() == builders.len() && builders.iter_mut().zip(row).all(|(b, cell)| b.append(cell));
+        if !fits {
+            return Err(broken());
+        }
+    }
+    let arrays = builders.into_iter().map(Builder::finish).collect();
+    RecordBatch::try_new(schema(columns), arrays).map_err(|_| broken())
+}

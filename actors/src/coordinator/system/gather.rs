@@ -1,0 +1,65 @@
+//! Collects observations: this node's own directly and in full, the other live nodes' with one control call each.
+
+use std::{sync::Arc, time::Duration};
+
+use greylag_protocol::{
+    NodeId,
+    messages::control::{ActorRow, ControlReply, ControlRequest, QueryRow, SubqueryRow},
+    state::{MemberStatus, Role},
+};
+
+use crate::coordinator::Coordinator;
+
+/// Longest wait for other nodes.
+const OBSERVE_MAX: Duration = Duration::from_millis(1_000);
+
+pub async fn queries(coordinator: &Arc<Coordinator>) -> Vec<QueryRow> {
+    let mut all = coordinator.ledger.queries();
+    for reply in from_others(coordinator, ControlRequest::ObserveQueries, |_| Some(Role::Coordinator)).await {
+        if let ControlReply::Queries { rows, .. } = reply {
+            all.extend(rows);
+        }
+    }
+    all
+}
+
+pub async fn subqueries(coordinator: &Arc<Coordinator>) -> Vec<SubqueryRow> {
+    let mut all = coordinator.ledger.attempts();
+    for reply in from_others(coordinator, ControlRequest::ObserveSubqueries, |_| Some(Role::Coordinator)).await {
+        if let ControlReply::Subqueries { rows, .. } = reply {
+            all.extend(rows);
+        }
+    }
+    all
+}
+
+/// Any role's actor can tell of its node; one that has none at all cannot be asked.
+pub async fn actors(coordinator: &Arc<Coordinator>) -> Vec<ActorRow> {
+    let mut all = coordinator.ctx.tree().snapshot();
+    let state = coordinator.ctx.mesh.state();
+    let some_role = |node| state.roles_of(node).into_iter().next();
+    for reply in from_others(coordinator, ControlRequest::ObserveActors, some_role).await {
+        if let ControlReply::Actors { rows, .. } = reply {
+            all.extend(rows);
+        }
+    }
+    all
+}
+
+/// Answers of the other live nodes that hold the role which `role_of` names, in order of node.
+async fn from_others(
+    coordinator: &Arc<Coordinator>,
+    request: ControlRequest,
+    role_of: impl Fn(NodeId) -> Option<Role>,
+) -> Vec<ControlReply> {
+    let ctx = &coordinator.ctx;
+    let Ok(peers) = ctx.peers() else { return Vec::new() };
+    let state = ctx.mesh.state();
+    let live = state.members.values().filter(|m| m.id != ctx.node && m.status != MemberStatus::Down);
+    let asked = live.filter_map(|member| {
+        let role = role_of(member.id).filter(|role| state.holds(member.id, role))?;
+        let (peers, request, node) = (peers.clone(), request.clone(), member.id);
+        Some(async move { peers.call(node, &role, request, OBSERVE_MAX).await })
+    });
+    futures::future::join_all(asked).await.into_iter().flatten().collect()
+}

@@ -1,0 +1,49 @@
+//! What `system.*` holds, read when a plan reads it: the replicated state as this node has it, the catalog, and what
+//! the live nodes tell of their statements and actors. A node that does not answer in time is left out.
+
+mod columns;
+mod gather;
+mod observed;
+mod resources;
+
+use std::sync::Arc;
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use async_trait::async_trait;
+use greylag_protocol::{ErrorCode, MeshError, Result};
+
+use super::Coordinator;
+use crate::planner::port::SystemTables;
+
+pub use columns::TABLES;
+
+pub struct Tables {
+    coordinator: Arc<Coordinator>,
+}
+
+impl Tables {
+    pub fn new(coordinator: Arc<Coordinator>) -> Self {
+        Self { coordinator }
+    }
+}
+
+#[async_trait]
+impl SystemTables for Tables {
+    fn schemas(&self) -> Vec<(&'static str, SchemaRef)> {
+        TABLES.iter().map(|(name, columns)| (*name, columns::schema(columns))).collect()
+    }
+
+    async fn rows(&self, table: &str) -> Result<RecordBatch> {
+        let coordinator = &self.coordinator;
+        match table {
+            "nodes" => resources::nodes(coordinator),
+            "roles" => resources::roles(coordinator),
+            "sources" => resources::sources(coordinator),
+            "tables" => resources::tables(coordinator),
+            "queries" => observed::queries(gather::queries(coordinator).await),
+            "subqueries" => observed::subqueries(gather::subqueries(coordinator).await),
+            "actors" => observed::actors(gather::actors(coordinator).await),
+            _ => Err(MeshError::new(ErrorCode::UnknownTable, format!("there is no table `system.{table}`"))),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Rows that nodes have told of their statements and actors.
+
+use arrow::array::RecordBatch;
+use greylag_protocol::{
+    Result,
+    messages::control::{ActorRow, QueryRow, SubqueryRow},
+};
+
+use super::columns::{Cell, batch};
+
+pub fn queries(rows: Vec<QueryRow>) -> Result<RecordBatch> {
+    batch(
+        "queries",
+        rows.into_iter().map(|row| {
+            vec![
+                row.query.to_string().into(),
+                row.coordinator.to_string().into(),
+                row.principal.into(),
+                row.door.into(),
+                row.state.into(),
+                row.sql.into(),
+                Cell::Time(row.started_unix_ms),
+                row.admission_us.into(),
+                row.decision_us.into(),
+                row.planning_us.into(),
+                row.execution_us.into(),
+                row.rows.into(),
+                row.restarts.into(),
+                row.error.into(),
+            ]
+        }),
+    )
+}
+
+pub fn subqueries(rows: Vec<SubqueryRow>) -> Result<RecordBatch> {
+    batch(
+        "subqueries",
+        rows.into_iter().map(|row| {
+            vec![
+                row.query.to_string().into(),
+                row.ordinal.into(),
+                row.attempt.into(),
+                row.source.into(),
+                row.edge.to_string().into(),
+                row.rule.into(),
+                row.state.into(),
+                row.sql.into(),
+                row.rows.into(),
+                row.bytes.into(),
+                row.elapsed_us.into(),
+                row.error.into(),
+            ]
+        }),
+    )
+}
+
+pub fn actors(rows: Vec<ActorRow>) -> Result<RecordBatch> {
+    batch(
+        "actors",
+        rows.into_iter().map(|row| {
+            vec![
+                row.node.to_string().into(),
+                row.name.into(),
+                row.supervisor.into(),
+                row.state.into(),
+                row.restarts.into(),
+                row.last_failure.into(),
+            ]
+        }),
+    )
+}
