@@ -15,7 +15,7 @@ use greylag_protocol::{
     wire,
 };
 use openraft::{
-    BasicNode, ChangeMembers, Raft, ReadPolicy,
+    BasicNode, Raft, RaftMetrics, ReadPolicy,
     async_runtime::WatchReceiver,
     errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError},
 };
@@ -55,7 +55,7 @@ pub(super) struct Inner {
     machine: Machine,
     writer: Writer,
     /// Longest any call may take.
-    limit: Duration,
+    pub limit: Duration,
 }
 
 impl RaftNode {
@@ -90,11 +90,22 @@ impl RaftNode {
             Raft::new(id.0, settings, Network { me: id, link }, store, machine.clone()).await.map_err(internal)?;
         let limit = Duration::from_millis(timing.call_timeout_ms);
         let node = Self { inner: Arc::new(Inner { id, raft, machine, writer, limit }) };
-        // The only voter need not wait for others to stand first.
-        if node.membership().0 == BTreeSet::from([id]) {
-            node.inner.raft.trigger().elect(false).await.map_err(internal)?;
-        }
+        node.settle().await?;
         Ok(node)
+    }
+
+    /// Waits until what this handle reports is what the log says, and stands for election at once where nobody else can.
+    async fn settle(&self) -> Result<()> {
+        let raft = &self.inner.raft;
+        let membership = raft.with_raft_state(|state| state.membership_state.effective().clone()).await;
+        let membership = membership.map_err(internal)?;
+        let reported = |m: &RaftMetrics<TypeConfig>| m.membership_config == membership;
+        raft.wait(Some(self.inner.limit)).metrics(reported, "the log's membership").await.map_err(internal)?;
+        if self.membership().0 == BTreeSet::from([self.inner.id]) {
+            raft.trigger().elect(false).await.map_err(internal)?;
+            self.wait_leader(self.inner.limit).await?;
+        }
+        Ok(())
     }
 
     pub fn id(&self) -> NodeId {
@@ -148,7 +159,7 @@ impl RaftNode {
     pub fn leader(&self) -> (Option<NodeId>, u64) {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
-        (metrics.current_leader.map(NodeId), metrics.current_term)
+        (leader_in(&metrics), metrics.current_term)
     }
 
     pub fn is_leader(&self) -> bool {
@@ -157,10 +168,8 @@ impl RaftNode {
 
     /// Waits until this node knows of a leader. GL4007 after `limit`.
     pub async fn wait_leader(&self, limit: Duration) -> Result<NodeId> {
-        let known =
-            self.inner.raft.wait(Some(limit)).metrics(|m| m.current_leader.is_some(), "a leader is known").await;
-        let leader = known.map_err(|_| no_leader("no leader is known"))?.current_leader;
-        leader.map(NodeId).ok_or_else(|| no_leader("no leader is known"))
+        let known = self.inner.raft.wait(Some(limit)).metrics(|m| leader_in(m).is_some(), "a leader is known").await;
+        known.ok().and_then(|metrics| leader_in(&metrics)).ok_or_else(|| no_leader("no leader is known"))
     }
 
     /// Returns once this node is sure to lead and has applied everything committed before the call.
@@ -169,7 +178,8 @@ impl RaftNode {
         match sure {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(RaftError::Fatal(e))) => Err(stopped(e)),
-            Ok(Err(_)) | Err(_) => Err(no_leader("this node is not sure to lead")),
+            Ok(Err(e)) => Err(no_leader(format!("this node is not sure to lead: {e}"))),
+            Err(_) => Err(no_leader("this node is not sure to lead: no majority has answered in time")),
         }
     }
 
@@ -192,93 +202,6 @@ impl RaftNode {
         match wait.applied_index_at_least(Some(index), "applied").await {
             Ok(_) => Ok(()),
             Err(_) => Err(no_leader(format!("the log has not come up to entry {index} here in time"))),
-        }
-    }
-
-    /// Adds a node that receives the log and does not vote. Returns when that is committed, before the node has caught
-    /// up. Adding a node again changes nothing.
-    pub async fn add_learner(&self, id: NodeId, address: String) -> Result<()> {
-        let (voters, learners) = self.membership();
-        if voters.contains(&id) || learners.contains(&id) {
-            return Ok(());
-        }
-        let adding = self.inner.raft.add_learner(id.0, BasicNode { addr: address }, false);
-        self.changed(timeout(self.inner.limit, adding).await.map(|added| added.map(drop)))
-    }
-
-    /// Makes these the voters; those who were and are not any more stay as learners.
-    pub async fn change_voters(&self, voters: BTreeSet<NodeId>) -> Result<()> {
-        let voters: BTreeSet<u64> = voters.into_iter().map(|id| id.0).collect();
-        self.change(ChangeMembers::ReplaceAllVoters(voters), true).await
-    }
-
-    /// Takes a node out of the log's membership, voter or learner.
-    pub async fn remove(&self, id: NodeId) -> Result<()> {
-        let one = BTreeSet::from([id.0]);
-        let (voters, learners) = self.membership();
-        if voters.contains(&id) {
-            // Without `retain`, a voter leaves the membership together with its vote.
-            return self.change(ChangeMembers::RemoveVoters(one), false).await;
-        }
-        if learners.contains(&id) {
-            return self.change(ChangeMembers::RemoveNodes(one), false).await;
-        }
-        Ok(())
-    }
-
-    async fn change(&self, change: ChangeMembers<u64, BasicNode>, retain: bool) -> Result<()> {
-        let changing = self.inner.raft.change_membership(change, retain);
-        self.changed(timeout(self.inner.limit, changing).await.map(|changed| changed.map(drop)))
-    }
-
-    fn changed(
-        &self,
-        result: Result<Result<(), RaftError<TypeConfig, ClientWriteError<TypeConfig>>>, tokio::time::error::Elapsed>,
-    ) -> Result<()> {
-        match result {
-            Ok(Ok(())) => Ok(()),
-            Err(_) => Err(outcome_unknown("no majority has answered in time")),
-            Ok(Err(RaftError::Fatal(e))) => Err(stopped(e)),
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
-                Err(no_leader("this node does not lead any more"))
-            }
-            Ok(Err(RaftError::APIError(e))) => {
-                Err(MeshError::new(ErrorCode::ProposalRefused, format!("the log's membership was not changed: {e}")))
-            }
-        }
-    }
-
-    /// Voters and learners of the log, as last known here.
-    pub fn membership(&self) -> (BTreeSet<NodeId>, BTreeSet<NodeId>) {
-        let metrics = self.inner.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        (membership.voter_ids().map(NodeId).collect(), membership.learner_ids().map(NodeId).collect())
-    }
-
-    /// Addresses that the members were added with. The replicated state has the newer ones.
-    pub fn addresses(&self) -> BTreeMap<NodeId, String> {
-        let metrics = self.inner.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.nodes().map(|(id, node)| (NodeId(*id), node.addr.clone())).collect()
-    }
-
-    /// If this node leads, hands over to the voter that is furthest, and waits a moment for it to lead.
-    pub async fn transfer_leadership(&self) {
-        let furthest = {
-            let metrics = self.inner.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
-            let others = metrics.replication.iter().flatten();
-            let others = others.filter(|(id, _)| **id != self.inner.id.0 && voters.contains(*id));
-            // The furthest; of several, the one with the smallest id.
-            others.max_by_key(|(id, matched)| (**matched, std::cmp::Reverse(**id))).map(|(id, _)| *id)
-        };
-        let Some(to) = furthest else { return };
-        if self.inner.raft.trigger().transfer_leader(to).await.is_ok() {
-            let me = self.inner.id.0;
-            let gone = |m: &openraft::RaftMetrics<TypeConfig>| m.current_leader.is_some_and(|leader| leader != me);
-            let _ = self.inner.raft.wait(Some(self.inner.limit)).metrics(gone, "another node leads").await;
         }
     }
 
@@ -309,18 +232,23 @@ impl RaftNode {
     }
 }
 
+/// The vote on disk names this node as leader still after it has restarted, when it does not lead any more.
+fn leader_in(metrics: &RaftMetrics<TypeConfig>) -> Option<NodeId> {
+    metrics.current_leader.filter(|leader| *leader != metrics.id || metrics.state.is_leader()).map(NodeId)
+}
+
 fn internal(e: impl Display) -> MeshError {
     MeshError::internal(format!("raft: {e}"))
 }
 
-fn stopped(e: impl Display) -> MeshError {
+pub(super) fn stopped(e: impl Display) -> MeshError {
     MeshError::new(ErrorCode::ShuttingDown, format!("raft has stopped here: {e}"))
 }
 
-fn no_leader(message: impl Into<String>) -> MeshError {
+pub(super) fn no_leader(message: impl Into<String>) -> MeshError {
     MeshError::new(ErrorCode::NoLeader, message)
 }
 
-fn outcome_unknown(why: &str) -> MeshError {
+pub(super) fn outcome_unknown(why: &str) -> MeshError {
     no_leader(format!("{why}; the change may still be made"))
 }

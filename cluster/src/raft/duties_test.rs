@@ -1,0 +1,182 @@
+//! A leader's duties by table.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use greylag_protocol::{
+    Epoch, NodeId,
+    state::{Command, ControlState, MemberStatus, Role, RoleChange, RoleCount, RoleWanted},
+};
+
+use super::duties::{DOMAIN_LABEL, Duty, LogMembership, Sight, duties};
+use crate::state::{apply, fixture::form};
+
+struct Scene {
+    state: ControlState,
+    log: LogMembership,
+    connected: BTreeSet<NodeId>,
+    gone: BTreeSet<NodeId>,
+}
+
+fn nodes(ids: impl IntoIterator<Item = u64>) -> BTreeSet<NodeId> {
+    ids.into_iter().map(NodeId).collect()
+}
+
+impl Scene {
+    /// Members `1..=members`, of whom the first `voters` vote and the rest learn, all caught up and connected to 1.
+    fn new(members: u64, voters: u64) -> Self {
+        let mut state = ControlState::default();
+        apply(&mut state, &form(1..=members));
+        for (id, member) in &mut state.members {
+            member.voter = id.0 <= voters;
+        }
+        let log = LogMembership {
+            voters: nodes(1..=voters),
+            learners: nodes(voters + 1..=members),
+            unfinished: None,
+            caught_up: nodes(2..=members),
+        };
+        Self { state, log, connected: nodes(2..=members), gone: BTreeSet::new() }
+    }
+
+    fn lose(&mut self, id: u64) {
+        self.connected.remove(&NodeId(id));
+        self.gone.insert(NodeId(id));
+    }
+
+    fn down(&mut self, id: u64) {
+        self.lose(id);
+        self.state.members.get_mut(&NodeId(id)).unwrap().status = MemberStatus::Down;
+    }
+
+    fn duties(&self) -> Vec<Duty> {
+        let Self { state, log, connected, gone } = self;
+        duties(&Sight { me: NodeId(1), state, log, connected, gone, now_unix_ms: 9 })
+    }
+}
+
+fn set_status(node: u64, from: MemberStatus, to: MemberStatus) -> Duty {
+    Duty::Propose(Command::SetStatus { node: NodeId(node), from, to, now_unix_ms: 9 })
+}
+
+#[test]
+fn nothing_to_do_and_nothing_before_formation() {
+    assert_eq!(Scene::new(3, 3).duties(), []);
+    let mut scene = Scene::new(3, 3);
+    scene.state = ControlState::default();
+    scene.lose(2);
+    assert_eq!(scene.duties(), [], "the founder has not formed the mesh yet");
+}
+
+#[test]
+fn the_lost_are_down_and_the_found_are_up() {
+    use MemberStatus::{Down, Draining, Up};
+    let mut scene = Scene::new(5, 5);
+    scene.lose(2);
+    scene.connected.remove(&NodeId(3));
+    scene.state.members.get_mut(&NodeId(4)).unwrap().status = Down;
+    scene.state.members.get_mut(&NodeId(1)).unwrap().status = Down;
+    assert_eq!(scene.duties(), [set_status(1, Down, Up), set_status(2, Up, Down), set_status(4, Down, Up)]);
+    let mut scene = Scene::new(3, 3);
+    scene.state.members.get_mut(&NodeId(2)).unwrap().status = Draining;
+    assert_eq!(scene.duties(), []);
+    scene.lose(2);
+    assert_eq!(scene.duties(), [set_status(2, Draining, Down)]);
+}
+
+#[test]
+fn members_join_the_log_and_removed_ones_leave_it() {
+    let mut scene = Scene::new(4, 3);
+    scene.log.learners.clear();
+    assert_eq!(scene.duties(), [Duty::AddLearner { node: NodeId(4), address: "10.0.0.4:7400".to_owned() }]);
+    let mut scene = Scene::new(4, 3);
+    apply(&mut scene.state, &Command::Remove { node: NodeId(3) });
+    apply(&mut scene.state, &Command::Remove { node: NodeId(4) });
+    assert_eq!(scene.duties()[0], Duty::RemoveFromLog(NodeId(3)));
+    // A node of the log that the state does not know yet stays.
+    let mut scene = Scene::new(3, 3);
+    scene.log.learners.insert(NodeId(9));
+    assert_eq!(scene.duties(), []);
+}
+
+#[test]
+fn voters_are_one_three_or_five() {
+    let voters = |scene: &Scene| match scene.duties().as_slice() {
+        [] => None,
+        [Duty::ChangeVoters(voters), ..] => Some(voters.iter().map(|n| n.0).collect::<Vec<_>>()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(voters(&Scene::new(2, 1)), None, "two voters survive no more than one");
+    assert_eq!(voters(&Scene::new(3, 1)), Some(vec![1, 2, 3]));
+    assert_eq!(voters(&Scene::new(4, 1)), Some(vec![1, 2, 3]));
+    assert_eq!(voters(&Scene::new(7, 3)), Some(vec![1, 2, 3, 4, 5]));
+    assert_eq!(voters(&Scene::new(7, 5)), None);
+    assert_eq!(voters(&Scene::new(3, 2)), Some(vec![1, 2, 3]));
+    assert_eq!(voters(&Scene::new(4, 4)), None);
+    // Not the one behind, not the one that cannot be dialled, not the one that is down.
+    let mut scene = Scene::new(4, 1);
+    scene.log.caught_up.remove(&NodeId(2));
+    assert_eq!(voters(&scene), Some(vec![1, 3, 4]));
+    scene.state.members.get_mut(&NodeId(3)).unwrap().outbound_only = true;
+    assert_eq!(voters(&scene), None);
+    let mut scene = Scene::new(5, 1);
+    scene.down(2);
+    assert_eq!(voters(&scene), Some(vec![1, 3, 4]));
+    // Three of the five that five voters need have not caught up: three for now.
+    let mut scene = Scene::new(5, 1);
+    scene.log.caught_up = nodes([4, 5]);
+    assert_eq!(voters(&scene), Some(vec![1, 4, 5]));
+    // A voter that is down is not replaced.
+    let mut scene = Scene::new(4, 3);
+    scene.down(2);
+    assert_eq!(voters(&scene), None);
+}
+
+#[test]
+fn voters_are_spread_over_zones() {
+    let mut scene = Scene::new(6, 1);
+    for (id, zone) in [(1, "a"), (2, "a"), (3, "b"), (4, "b"), (5, "c"), (6, "c")] {
+        let labels = &mut scene.state.members.get_mut(&NodeId(id)).unwrap().labels;
+        labels.insert(DOMAIN_LABEL.to_owned(), zone.to_owned());
+    }
+    // Room for three only.
+    scene.down(6);
+    scene.down(4);
+    assert_eq!(scene.duties()[0], Duty::ChangeVoters(nodes([1, 3, 5])));
+}
+
+#[test]
+fn a_change_that_was_begun_is_ended_first() {
+    let mut scene = Scene::new(5, 3);
+    scene.log.unfinished = Some(nodes([1, 2]));
+    scene.state.members.get_mut(&NodeId(3)).unwrap().voter = false;
+    assert_eq!(scene.duties(), [Duty::ChangeVoters(nodes([1, 2]))]);
+}
+
+#[test]
+fn a_leader_that_leaves_hands_over() {
+    let mut scene = Scene::new(3, 3);
+    scene.state.members.get_mut(&NodeId(1)).unwrap().status = MemberStatus::Draining;
+    assert_eq!(scene.duties(), [Duty::HandOver]);
+    let mut scene = Scene::new(3, 3);
+    apply(&mut scene.state, &Command::Remove { node: NodeId(1) });
+    assert_eq!(scene.duties(), [Duty::HandOver]);
+    scene.down(2);
+    scene.down(3);
+    assert!(!scene.duties().contains(&Duty::HandOver), "there is nobody to hand over to");
+    assert!(!scene.duties().contains(&Duty::RemoveFromLog(NodeId(1))));
+}
+
+#[test]
+fn roles_are_placed_when_nothing_else_moves_the_epoch() {
+    let mut scene = Scene::new(2, 2);
+    scene.state.wanted.insert(Role::Policy, RoleWanted { count: RoleCount::All, labels: BTreeMap::new() });
+    let change = |node| RoleChange { role: Role::Policy, node: NodeId(node), held: true };
+    let assign = Command::Assign { at: Epoch(1), changes: vec![change(1), change(2)] };
+    assert_eq!(scene.duties(), [Duty::Propose(assign)]);
+    scene.lose(2);
+    assert_eq!(scene.duties(), [set_status(2, MemberStatus::Up, MemberStatus::Down)]);
+    let mut scene = Scene::new(2, 2);
+    scene.state.members.get_mut(&NodeId(2)).unwrap().voter = false;
+    assert_eq!(scene.duties(), [Duty::Propose(Command::SetVoter { node: NodeId(2), voter: true })]);
+}

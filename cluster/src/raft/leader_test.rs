@@ -1,0 +1,195 @@
+//! Leaders at work on a small mesh: loss and return, joining and leaving, roles, and a leader that is lost itself.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use greylag_protocol::{
+    NodeId,
+    state::{Command, ControlState, Member, MemberStatus, Outcome, Role, RoleCount, RoleWanted},
+};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    RaftNode,
+    contacts::LOST_GRACE,
+    world::{World, timing},
+};
+use crate::state::fixture::{member, source};
+
+/// Waits until the state as `node` sees it is so, and says how long that took.
+async fn until(node: &RaftNode, what: &str, so: impl FnMut(&Arc<ControlState>) -> bool) -> Duration {
+    let start = Instant::now();
+    let mut watch = node.watch();
+    let Ok(seen) = timeout(Duration::from_secs(30), watch.wait_for(so)).await else {
+        panic!("{what} has not happened: {:?}", node.state());
+    };
+    drop(seen.unwrap());
+    start.elapsed()
+}
+
+fn status(state: &ControlState, id: u64) -> Option<MemberStatus> {
+    state.member(NodeId(id)).map(|m| m.status)
+}
+
+fn holders(state: &ControlState, role: &Role) -> Vec<u64> {
+    state.held.get(role).map(|nodes| nodes.iter().map(|n| n.0).collect()).unwrap_or_default()
+}
+
+async fn dutiful(count: u64) -> (Arc<World>, RaftNode) {
+    let (world, leader) = World::formed(count).await;
+    for node in world.nodes() {
+        world.take_up_duties(&node);
+    }
+    (world, leader)
+}
+
+async fn admit(world: &Arc<World>, leader: &RaftNode, id: u64) -> RaftNode {
+    let node = world.start_with_duties(id).await;
+    let admit = Command::Admit { grant: "g".to_owned(), member: Member { voter: false, ..member(id) }, now_unix_ms: 1 };
+    let admitted = leader.propose(admit).await.unwrap();
+    assert!(matches!(admitted, Outcome::Admitted { node, .. } if node == NodeId(id)), "{admitted:?}");
+    node
+}
+
+async fn want(leader: &RaftNode, role: Role, count: RoleCount) {
+    let wanted = Some(RoleWanted { count, labels: BTreeMap::new() });
+    leader.propose(Command::Want { role, wanted }).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_member_is_down_and_its_roles_move_and_it_comes_back() {
+    use MemberStatus::{Down, Up};
+    let (world, leader) = dutiful(3).await;
+    let lost = if leader.id() == NodeId(2) { 3 } else { 2 };
+    want(&leader, Role::Coordinator, RoleCount::All).await;
+    leader.propose(Command::ApplySource { spec: source_for_all(), expect_version: None }).await.unwrap();
+    let edge = Role::Edge(source_for_all().name);
+    until(&leader, "placement", |s| {
+        holders(s, &Role::Coordinator) == [1, 2, 3]
+            && holders(s, &Role::Planner) == [1, 2, 3]
+            && !holders(s, &edge).is_empty()
+    })
+    .await;
+    // The one edge is moved to the node that will be lost.
+    let (old, epoch) = (holders(&leader.state(), &edge)[0], leader.state().epoch);
+    let change = |node, held| greylag_protocol::state::RoleChange { role: edge.clone(), node: NodeId(node), held };
+    let moved = Command::Assign { at: epoch, changes: vec![change(old, false), change(lost, true)] };
+    assert!(matches!(leader.propose(moved).await.unwrap(), Outcome::Done { .. }));
+
+    world.kill(lost).await;
+    let noticed = until(&leader, "the loss", |s| status(s, lost) == Some(Down)).await;
+    assert!(noticed >= LOST_GRACE && noticed < LOST_GRACE + Duration::from_millis(200), "{noticed:?}");
+    let moved = until(&leader, "the move", |s| holders(s, &edge).iter().all(|id| *id != lost)).await;
+    assert!(moved < Duration::from_millis(200), "{moved:?}");
+    assert_eq!(holders(&leader.state(), &edge).len(), 1);
+    // Its seat as coordinator waits for it: nobody else could take it.
+    assert_eq!(holders(&leader.state(), &Role::Coordinator), [1, 2, 3]);
+
+    world.start_with_duties(lost).await;
+    let back = until(&leader, "the return", |s| status(s, lost) == Some(Up)).await;
+    assert!(back < Duration::from_millis(500), "{back:?}");
+    assert!(!holders(&leader.state(), &edge).contains(&lost));
+}
+
+fn source_for_all() -> greylag_protocol::state::SourceSpec {
+    greylag_protocol::state::SourceSpec { replicas: 1, labels: BTreeMap::new(), ..source("orders") }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_blinks_is_no_loss() {
+    let (world, leader) = dutiful(3).await;
+    until(&leader, "quiet", |s| s.mesh.is_some()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let epoch = leader.state().epoch;
+    let other = world.nodes().iter().map(RaftNode::id).find(|id| *id != leader.id()).unwrap();
+    for _ in 0..5 {
+        world.cut(other.0);
+        tokio::time::sleep(LOST_GRACE / 2).await;
+        world.mend(other.0);
+        tokio::time::sleep(LOST_GRACE).await;
+    }
+    assert_eq!(leader.state().epoch, epoch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_join_the_log_and_become_voters_and_leave() {
+    let (world, leader) = dutiful(1).await;
+    let second = admit(&world, &leader, 2).await;
+    until(&second, "the log", |s| s.member(NodeId(2)).is_some()).await;
+    assert_eq!(leader.membership().1.len(), 1, "two voters would be worse than one");
+    let third = admit(&world, &leader, 3).await;
+    until(&third, "voters", |s| s.members.len() == 3 && s.members.values().all(|m| m.voter)).await;
+    assert_eq!(leader.membership().0.len(), 3);
+    assert_eq!(leader.state().members[&NodeId(3)].address, leader.addresses()[&NodeId(3)]);
+    // A majority is two now.
+    world.kill(3).await;
+    until(&leader, "the loss", |s| status(s, 3) == Some(MemberStatus::Down)).await;
+    leader.propose(Command::Remove { node: NodeId(3) }).await.unwrap();
+    timeout(Duration::from_secs(10), async {
+        while leader.membership().0.contains(&NodeId(3)) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(leader.state().removed.contains(&NodeId(3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_leader_is_noticed_by_the_next() {
+    let (world, leader) = dutiful(3).await;
+    want(&leader, Role::Policy, RoleCount::AtMost(1)).await;
+    until(&leader, "placement", |s| !holders(s, &Role::Policy).is_empty()).await;
+    let dead = leader.id().0;
+    let start = Instant::now();
+    world.kill(dead).await;
+    let next = world.leader().await;
+    until(&next, "the loss", |s| status(s, dead) == Some(MemberStatus::Down)).await;
+    // Lease and election, and no second grace after them.
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    until(&next, "the move", |s| !holders(s, &Role::Policy).contains(&dead)).await;
+    world.start_with_duties(dead).await;
+    until(&next, "the return", |s| status(s, dead) == Some(MemberStatus::Up)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_removed_hands_over_and_leaves() {
+    let (world, leader) = dutiful(3).await;
+    let gone = leader.id();
+    leader.propose(Command::Remove { node: gone }).await.unwrap();
+    timeout(Duration::from_secs(10), async {
+        loop {
+            let next = world.leader().await;
+            if next.id() != gone && !next.membership().0.contains(&gone) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
+    world.stop(gone.0).await;
+    let next = world.leader().await;
+    want(&next, Role::Policy, RoleCount::All).await;
+    until(&next, "placement", |s| holders(s, &Role::Policy).len() == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_of_everybody_nobody_is_taken_for_lost_too_early() {
+    let (world, _) = dutiful(3).await;
+    for id in 1..=3 {
+        world.kill(id).await;
+    }
+    let mut nodes = Vec::new();
+    for id in 1..=2 {
+        nodes.push(world.start_with_duties(id).await);
+    }
+    let leader = world.leader().await;
+    leader.ensure_linearizable().await.unwrap();
+    // The third is late, but not later than a first contact may be.
+    tokio::time::sleep(Duration::from_millis(timing().idle_timeout_ms / 2)).await;
+    assert_eq!(status(&leader.state(), 3), Some(MemberStatus::Up));
+    until(&leader, "the loss", |s| status(s, 3) == Some(MemberStatus::Down)).await;
+    world.start_with_duties(3).await;
+    until(&leader, "the return", |s| status(s, 3) == Some(MemberStatus::Up)).await;
+}
