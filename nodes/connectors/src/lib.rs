@@ -18,5 +18,8 @@ mod secrets;
 mod server;
 mod sqlite;
 
+#[cfg(test)]
+mod conformance;
+
 pub use factory::Connectors;
 pub use secrets::NodeSecrets;

@@ -123,12 +123,16 @@ impl SqliteConnector {
     /// Opens the file once, to say at once what is wrong with it: GL3002 if it is not there, GL3003 if it is not a
     /// database.
     pub async fn open(spec: &SourceSpec, options: Options) -> Result<Arc<dyn Connector>> {
+        Ok(Arc::new(Self::connect(spec, options).await?))
+    }
+
+    async fn connect(spec: &SourceSpec, options: Options) -> Result<Self> {
         let (path, settings) = parse(spec, &options)?;
         let pool = Pool::new(path);
         let source = Source { name: spec.name.clone(), settings, pool, verifier: Verifier::default() };
         let connector = Self { source: Arc::new(source) };
         connector.ping().await?;
-        Ok(Arc::new(connector))
+        Ok(connector)
     }
 
     /// Runs `work` on one of the source's threads, with a connection.

@@ -46,6 +46,12 @@ impl Pool {
         }
     }
 
+    /// Threads in use.
+    #[cfg(test)]
+    pub(super) fn busy(&self) -> usize {
+        THREADS_MAX - self.threads.available_permits()
+    }
+
     /// A connection to the file that the path names now. Blocks.
     pub(super) fn checkout(&self) -> Result<Session> {
         let identity = FileIdentity::of(&self.path)?;

@@ -8,10 +8,7 @@ use std::{
     time::Instant,
 };
 
-use arrow::{
-    array::{RecordBatch, RecordBatchOptions},
-    datatypes::SchemaRef,
-};
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use greylag_actors::edge::port::ConnectorQuery;
 use greylag_protocol::{ErrorCode, MeshError, Result, statement::BatchStream};
 use rusqlite::Statement;
@@ -147,8 +144,7 @@ impl Work {
 
     fn deliver(&self, mut statement: Statement<'_>, started: oneshot::Sender<()>) -> Result<()> {
         let width = self.schema.fields().len();
-        // No columns are wanted when only the number of rows counts.
-        if width > 0 && statement.column_count() != width {
+        if statement.column_count() != width {
             let message =
                 format!("the sub-query gives {} columns where {width} are expected", statement.column_count());
             return Err(MeshError::new(ErrorCode::SourceRefused, message));
@@ -163,18 +159,17 @@ impl Work {
             }
             count += 1;
             if count == self.rows || bytes >= BATCH_BYTES {
-                self.hand_over(&mut columns, count)?;
+                self.hand_over(&mut columns)?;
                 (count, bytes) = (0, 0);
             }
         }
-        if count > 0 { self.hand_over(&mut columns, count) } else { Ok(()) }
+        if count > 0 { self.hand_over(&mut columns) } else { Ok(()) }
     }
 
     /// Waits until there is room, unless the statement is to stop.
-    fn hand_over(&self, columns: &mut [Column], count: usize) -> Result<()> {
+    fn hand_over(&self, columns: &mut [Column]) -> Result<()> {
         let arrays = columns.iter_mut().map(Column::finish).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        let batch = RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)
+        let batch = RecordBatch::try_new(self.schema.clone(), arrays)
             .map_err(|error| MeshError::internal(format!("a batch of an SQLite sub-query does not hold: {error}")))?;
         Handle::current().block_on(async {
             tokio::select! {

@@ -98,6 +98,14 @@ impl Verifier {
         Ok(())
     }
 
+    /// Columns checked in the latest version, as `table.column`.
+    #[cfg(test)]
+    pub(super) fn checked(&self) -> Vec<String> {
+        let state = held(&self.known);
+        let checked = state.1.iter().flat_map(|known| &known.checked);
+        checked.map(|(table, column)| format!("{table}.{column}")).collect()
+    }
+
     #[expect(clippy::type_complexity, reason = "a pair, taken apart at once")]
     fn remembered(&self, version: Version) -> Option<(Arc<BTreeMap<Read, DataType>>, BTreeSet<Read>)> {
         let state = held(&self.known);
