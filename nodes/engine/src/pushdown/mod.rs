@@ -1,0 +1,18 @@
+//! Push-down: after DataFusion has optimised a plan, the cutter replaces every part that one source can run by one leaf
+//! with the SQL for it. What a source can run is decided by its dialect's capabilities and by what the source itself
+//! says about its columns; everything else stays above and is computed by DataFusion.
+//!
+//! `cutter` walks the plan, `remote` is the part that grows, `join` and `aggregate` say when those can grow into it,
+//! `convert` turns expressions, `ir` is what a `SELECT` can say and `write` says it.
+
+mod aggregate;
+mod capability;
+mod convert;
+mod cutter;
+mod estimate;
+mod ir;
+mod join;
+mod remote;
+mod write;
+
+pub(crate) use cutter::{Cut, cut};
