@@ -27,6 +27,9 @@ pub(crate) use propose::Proposer;
 /// Longest that peers are waited for when this node says goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Longest that another node is waited for to take over.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A stream that a peer has opened, its tag already read and the peer already checked against the membership.
 #[derive(Debug)]
 pub struct Incoming {
@@ -198,11 +201,15 @@ impl Mesh {
         self.inner.raft.stopped().await
     }
 
-    /// Leaves cleanly: hands leadership over if it can, syncs and closes the log, closes streams and connections.
+    /// Leaves cleanly: hands leadership over if it can, tells the peers, syncs and closes the log.
     pub async fn shutdown(&self) {
-        self.inner.raft.transfer_leadership().await;
-        self.inner.alive.stop.cancel();
-        self.inner.raft.shutdown().await;
-        self.inner.alive.endpoint.close(GOODBYE_TIMEOUT).await;
+        let Inner { raft, board, alive, .. } = &*self.inner;
+        if raft.is_leader() && board.links().watch().borrow().values().any(|state| *state == LinkState::Connected) {
+            // Past the limit the others elect one by themselves.
+            let _ = tokio::time::timeout(HANDOVER_TIMEOUT, raft.transfer_leadership()).await;
+        }
+        alive.stop.cancel();
+        alive.endpoint.close(GOODBYE_TIMEOUT).await;
+        raft.shutdown().await;
     }
 }

@@ -37,14 +37,16 @@ fn a_fourth_node_joins_and_its_token_is_worth_nothing_afterwards() {
 
     let since = Instant::now();
     for seeds in [&seeds[..], &[&joined]] {
-        let error = joining_site("node-5", seeds, &token).start().refused();
+        let stranger = joining_site("node-5", seeds, &token);
+        let error = stranger.start().refused();
         assert_code(&error, ErrorCode::JoinTokenSpent);
     }
     println!("refused_ms={}", since.elapsed().as_millis() / 2);
 
     // A member without the authority sends a joiner to others.
     let token = joined.token(2, HOUR);
-    let fifth = joining_site("node-5", &[&joined], &token).run();
+    let fifth_site = joining_site("node-5", &[&joined], &token);
+    let fifth = fifth_site.run();
     assert_eq!(fifth.id(), NodeId(5));
     assert_eq!(nodes[0].mesh.state().members.len(), 5);
 
@@ -81,8 +83,8 @@ fn a_token_that_is_wrong_expired_or_revoked_lets_nobody_in() {
         ("revoked", revoked, ErrorCode::JoinTokenWrong),
         ("the formation's own", formation, ErrorCode::JoinTokenSpent),
     ] {
-        let refused = joining_site("stranger", &seeds, &token).start();
-        let error = refused.refused();
+        let stranger = joining_site("stranger", &seeds, &token);
+        let error = stranger.start().refused();
         assert_eq!(error.code, code, "{name}: {error}");
     }
     assert_eq!(nodes[0].mesh.state().members.len(), 3);
@@ -90,7 +92,8 @@ fn a_token_that_is_wrong_expired_or_revoked_lets_nobody_in() {
     let mut other_name = joining_site("stranger", &seeds, &good);
     other_name.config.mesh = "another".into();
     assert_code(&other_name.start().refused(), ErrorCode::FormationMismatch);
-    assert_eq!(joining_site("friend", &seeds, &good).run().id(), NodeId(4), "refusals have not spent it");
+    let friend = joining_site("friend", &seeds, &good);
+    assert_eq!(friend.run().id(), NodeId(4), "refusals have not spent it");
 }
 
 #[test]

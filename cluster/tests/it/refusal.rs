@@ -110,7 +110,7 @@ fn a_member_that_is_removed_is_cut_off_and_stays_out() {
         });
     }
     let held: Result<_> = removed.block_on(removed.mesh.open(nodes[0].id(), StreamTag::Control));
-    let (_send, mut recv) = held.unwrap();
+    let (send, mut recv) = held.unwrap();
 
     nodes[1].block_on(nodes[1].mesh.propose(Command::Remove { node: id })).unwrap();
     // Existing connection: closed, with the streams on it.
@@ -126,6 +126,7 @@ fn a_member_that_is_removed_is_cut_off_and_stays_out() {
     assert_code(&error, ErrorCode::PeerUnreachable);
     let signature = removed.mesh.sign(b"x");
     assert_code(&nodes[0].mesh.verify(id, b"x", &signature).unwrap_err(), ErrorCode::BadSignature);
+    drop((send, recv));
     removed.kill();
 
     // Reconnecting: refused, and told so.
@@ -134,7 +135,8 @@ fn a_member_that_is_removed_is_cut_off_and_stays_out() {
 
     // Its number is not given away again.
     let token = nodes[0].token(1, Duration::from_secs(60));
-    let next = joining_site("node-5", &nodes.iter().collect::<Vec<_>>(), &token).run();
+    let next = joining_site("node-5", &nodes.iter().collect::<Vec<_>>(), &token);
+    let next = next.run();
     assert_eq!(next.id(), NodeId(5));
     nodes.drain(..).for_each(Node::kill);
 }
