@@ -172,3 +172,61 @@ impl std::fmt::Debug for RoleDirectory {
         f.debug_struct("RoleDirectory").field("roles", &self.roles()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    trait Greets: Send + Sync {
+        fn greet(&self) -> u32;
+    }
+
+    struct Greeter(u32);
+
+    impl Greets for Greeter {
+        fn greet(&self) -> u32 {
+            self.0
+        }
+    }
+
+    fn greets(directory: &RoleDirectory, role: &Role) -> Option<u32> {
+        directory.handle::<dyn Greets>(role).map(|handle| handle.greet())
+    }
+
+    #[test]
+    fn a_handle_is_found_by_role_and_type_until_its_guard_goes() {
+        let directory = RoleDirectory::new();
+        let mut changes = directory.watch();
+        let first = directory.offer::<dyn Greets>(Role::Policy, Arc::new(Greeter(1)));
+        let other = directory.offer::<Greeter>(Role::Policy, Arc::new(Greeter(2)));
+        assert_eq!((greets(&directory, &Role::Policy), greets(&directory, &Role::Planner)), (Some(1), None));
+        assert_eq!(directory.handle::<Greeter>(&Role::Policy).unwrap().greet(), 2);
+        // A successor is there before its predecessor's guard goes: that must not take the successor out.
+        let second = directory.offer::<dyn Greets>(Role::Policy, Arc::new(Greeter(3)));
+        drop(first);
+        assert_eq!(greets(&directory, &Role::Policy), Some(3));
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        drop(second);
+        assert_eq!(greets(&directory, &Role::Policy), None);
+        assert!(changes.has_changed().unwrap());
+        drop(other);
+        assert!(directory.handle::<Greeter>(&Role::Policy).is_none());
+    }
+
+    /// An entry may own other entries.
+    struct Owner {
+        _owned: RoleGuard,
+    }
+
+    #[test]
+    fn an_entry_that_owns_another_goes_without_a_deadlock() {
+        let directory = RoleDirectory::new();
+        let owned = directory.offer::<Greeter>(Role::Policy, Arc::new(Greeter(1)));
+        let guard = directory.offer::<Owner>(Role::Policy, Arc::new(Owner { _owned: owned }));
+        drop(guard);
+        assert!(directory.handle::<Greeter>(&Role::Policy).is_none());
+    }
+}

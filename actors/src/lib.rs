@@ -5,7 +5,13 @@ pub mod context;
 pub mod coordinator;
 pub mod directory;
 pub mod edge;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod flight_test;
 pub mod node;
+#[cfg(test)]
+mod node_test;
 pub mod observation;
 pub mod peers;
 pub mod placement;

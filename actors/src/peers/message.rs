@@ -11,6 +11,7 @@ use greylag_protocol::{
 use ractor::{ActorRef, BytesConvertable, RpcReplyPort, rpc::CallResult};
 use ractor_cluster::RactorClusterMessage;
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
 
 /// A value on its way between role actors, or the error that stands for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,10 +79,13 @@ pub(super) async fn ask(
     request: ControlRequest,
     timeout: Duration,
 ) -> Result<ControlReply, Unanswered> {
+    let began = Instant::now();
     match actor.call(|port| RoleMessage::Call(Wire(Ok(request)), port), Some(timeout)).await {
         Ok(CallResult::Success(Wire(Ok(ControlReply::Error(error))))) => Err(Unanswered::Failed(error)),
         Ok(CallResult::Success(Wire(reply))) => reply.map_err(Unanswered::Failed),
         Ok(CallResult::Timeout) => Err(Unanswered::Failed(late(timeout))),
+        // A remote actor's stand-in has a clock of its own for the same time-out, and may be the first to give up.
+        Ok(CallResult::SenderError) if began.elapsed() >= timeout => Err(Unanswered::Failed(late(timeout))),
         Ok(CallResult::SenderError) => Err(Unanswered::Failed(gone())),
         Err(_) => Err(Unanswered::Unsent),
     }

@@ -5,6 +5,8 @@
 mod cluster;
 mod dial;
 mod message;
+#[cfg(test)]
+mod process_test;
 mod session;
 mod sessions;
 mod stream;
@@ -39,7 +41,7 @@ pub trait Peers: Send + Sync + 'static {
     fn members(&self, role: &Role) -> Vec<NodeId>;
 
     /// Asks one actor. `ControlReply::Error` comes back as the error it holds. GL4013 when the node or its actor
-    /// cannot be reached (at once, if that is known), GL5002 when it does not answer in time, GL4012 for a message
-    /// over its limit.
+    /// cannot be reached (at once, if that is known), GL5002 when it does not answer in time, GL5005 when the node is
+    /// just shutting down, GL4012 for a message over its limit.
     async fn call(&self, to: NodeId, role: &Role, request: ControlRequest, timeout: Duration) -> Result<ControlReply>;
 }

@@ -170,11 +170,8 @@ impl Switchboard {
     }
 
     fn session(&self, number: SessionNo, is_server: bool, me: &ActorRef<NodeServerMessage>) -> NodeSession {
-        // The type of a name is not exported; it is had from a message that holds one.
-        let blank = NodeServerMessage::UpdateSession { actor_id: me.get_id(), name: Default::default() };
-        let NodeServerMessage::UpdateSession { mut name, .. } = blank else {
-            unreachable!("it was made one line above")
-        };
+        // The type of a name is not exported; a message that holds one stands for it.
+        let mut name = blank(|name| NodeServerMessage::UpdateSession { actor_id: me.get_id(), name });
         name.name = full_name(self.mesh, self.node);
         name.connection_string = name.name.clone();
         let mut flags = name.flags.take().unwrap_or_default();
@@ -184,6 +181,10 @@ impl Switchboard {
         let cookie = format!("greylag/{}", self.mesh);
         NodeSession::new(number, is_server, cookie, me.clone(), name, NodeConnectionMode::Isolated)
     }
+}
+
+fn blank<T: Default, R>(_: impl Fn(T) -> R) -> T {
+    T::default()
 }
 
 /// A node's name in ractor_cluster's handshake.

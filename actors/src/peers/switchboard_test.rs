@@ -118,7 +118,8 @@ async fn sessions_become_ready_on_both_sides_and_carry_calls() {
     b.until(|open| open.len() == 1 && open[0].1.ready && open[0].1.peer == NodeId(1)).await;
     let number = *a.sessions.open().keys().next().unwrap();
     let shims = pg::get_scoped_members(&"test".to_owned(), &"echo".to_owned());
-    let mut far = shims.into_iter().filter(|cell| matches!(cell.get_id(), ActorId::Remote { node_id, .. } if node_id == number));
+    let mut far =
+        shims.into_iter().filter(|cell| matches!(cell.get_id(), ActorId::Remote { node_id, .. } if node_id == number));
     let far: ActorRef<RoleMessage> = far.next().expect("a remote stand-in").into();
     let reply = call_actor(&far, ControlRequest::Probe, Duration::from_secs(5)).await.unwrap();
     assert_eq!(reply, ControlReply::Alive);

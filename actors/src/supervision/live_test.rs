@@ -383,3 +383,18 @@ async fn a_task_is_restarted_when_it_ends_and_dropped_when_it_is_stopped() {
     sup.stop().await;
     assert_eq!(stage.diary.count("-loop"), 4);
 }
+
+#[tokio::test(start_paused = true)]
+async fn children_that_come_and_go_leave_nothing() {
+    let stage = Stage::new();
+    let sup = stage.supervisor(Strategy::OneForOne, calm(), vec![]).await;
+    for (round, order) in [Order::Stop, Order::Panic, Order::Fail].into_iter().cycle().take(300).enumerate() {
+        sup.start_child(stage.child("a").restart(Restart::Temporary)).await.unwrap();
+        stage.tell("a", order).await;
+        stage.until(|| stage.row("a").is_none()).await;
+        assert_eq!(stage.diary.count("-a"), round + 1);
+    }
+    assert!(sup.children().await.unwrap().is_empty());
+    assert_eq!(stage.home.tree.snapshot().len(), 1, "the supervisor itself");
+    sup.stop().await;
+}
