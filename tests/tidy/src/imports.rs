@@ -101,9 +101,9 @@ fn guarded_crates_stay_behind_their_module() {
             }
         }
     }
-    let outside_wire = files("rs")
-        .into_iter()
-        .filter(|f| f.code().contains("bincode::") && f.path != "protocol/src/wire.rs" && !f.path.starts_with("tests/tidy"));
+    let outside_wire = files("rs").into_iter().filter(|f| {
+        f.code().contains("bincode::") && f.path != "protocol/src/wire.rs" && !f.path.starts_with("tests/tidy")
+    });
     breaches.extend(outside_wire.map(|f| format!("{} uses bincode", f.path)));
     assert_none("guarded crates stay where they are wrapped", breaches);
 }

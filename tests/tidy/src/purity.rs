@@ -49,7 +49,10 @@ fn batches_stay_out_of_mailboxes() {
     let mut breaches = Vec::new();
     for file in files("rs").into_iter().filter(|f| f.path.starts_with("actors/")) {
         for block in file.code().split("#[derive(").skip(1) {
-            let is_message = block.split(')').next().is_some_and(|d| d.contains("RactorMessage") || d.contains("RactorClusterMessage"));
+            let is_message = block
+                .split(')')
+                .next()
+                .is_some_and(|d| d.contains("RactorMessage") || d.contains("RactorClusterMessage"));
             let body = block.split("\n}").next().unwrap_or(block);
             if is_message && (body.contains("RecordBatch") || body.contains("BatchStream")) {
                 breaches.push(format!("{}: a message holds batches", file.path));

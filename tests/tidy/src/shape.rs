@@ -23,8 +23,11 @@ fn files_are_short() {
 
 #[test]
 fn files_say_what_they_are() {
-    let breaches =
-        ours().into_iter().filter(|f| !f.text.starts_with("//!") && !f.text.starts_with("#!")).map(|f| f.path).collect();
+    let breaches = ours()
+        .into_iter()
+        .filter(|f| !f.text.starts_with("//!") && !f.text.starts_with("#!"))
+        .map(|f| f.path)
+        .collect();
     assert_none("a file opens with what it is", breaches);
 }
 

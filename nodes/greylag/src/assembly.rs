@@ -1,0 +1,142 @@
+//! Puts a node together: mesh, engine, connectors, role actors, doors. Started in this order and stopped in the
+//! reverse one; a part that fails to start takes the earlier ones down with it.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use greylag_actors::{
+    coordinator::port::BearerIssuer,
+    node::{Node, NodeParts, PeersKind},
+};
+use greylag_cluster::{Mesh, MeshStart, Seams};
+use greylag_config::NodeConfig;
+use greylag_connectors::{Connectors, NodeSecrets};
+use greylag_engine::{Engine, EngineConfig};
+use greylag_gateways::{bearer, flight};
+use greylag_protocol::{
+    ErrorCode, MeshError, MeshId, Result,
+    messages::join::Authority,
+    principal::{ADMIN_ROLE, Principal, PrincipalKind},
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// File in the data directory with a bearer token for the machine's administrator, mode 0600.
+pub const ADMIN_TOKEN_FILE: &str = "admin.token";
+/// Life of that token; it is written anew at every start.
+const ADMIN_TOKEN_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Longest wait for open calls of the door when the node stops.
+const DOOR_DRAIN: Duration = Duration::from_secs(5);
+
+/// A node with everything that belongs to it.
+pub struct Greylag {
+    pub mesh: Mesh,
+    pub node: Arc<Node>,
+    door: Option<JoinHandle<Result<()>>>,
+    closing: CancellationToken,
+}
+
+impl Greylag {
+    /// Returns once the node is a member, its actors run and its door is open.
+    pub async fn start(config: NodeConfig) -> Result<Self> {
+        let seams = Seams::real(config.data_dir.clone()).map_err(|e| opening(&config.data_dir, &e))?;
+        let limits = config.limits.clone();
+        let timing = config.timing.clone();
+        let flight = config.flight;
+        let spill = config.data_dir.join("spill");
+        let data_dir = config.data_dir.clone();
+        let mesh = Mesh::start(MeshStart { config, seams }).await?;
+        let engine = Engine::new(EngineConfig {
+            target_partitions: std::thread::available_parallelism().map_or(1, usize::from),
+            query_memory_bytes_max: limits.query_memory_bytes_max,
+            node_memory_bytes_max: limits.node_memory_bytes_max,
+            spill_dir: Some(spill),
+            ..EngineConfig::default()
+        })?;
+        let issuer = MeshIssuer { mesh: mesh.id() };
+        write_admin_token(&data_dir, &mesh, &issuer)?;
+        let node = Node::start(NodeParts {
+            mesh: mesh.clone(),
+            engine: Arc::new(engine),
+            connectors: Arc::new(Connectors::new()),
+            secrets: Arc::new(NodeSecrets),
+            limits,
+            timing,
+            peers: PeersKind::Cluster,
+            bearer: Some(Arc::new(issuer)),
+        })
+        .await?;
+        let node = Arc::new(node);
+        let closing = CancellationToken::new();
+        let door = match flight {
+            Some(address) => Some(open_door(address, &mesh, &node, closing.clone()).await?),
+            None => None,
+        };
+        Ok(Self { mesh, node, door, closing })
+    }
+
+    /// Closes the door, stops the actors, leaves the mesh cleanly.
+    pub async fn stop(mut self) {
+        self.closing.cancel();
+        if let Some(door) = self.door.take() {
+            let _ = tokio::time::timeout(DOOR_DRAIN, door).await;
+        }
+        self.node.shutdown().await;
+        self.mesh.shutdown().await;
+    }
+}
+
+fn opening(dir: &Path, error: &std::io::Error) -> MeshError {
+    MeshError::new(ErrorCode::InvalidConfig, format!("data directory `{}` cannot be opened: {error}", dir.display()))
+}
+
+/// Signs bearer tokens with the mesh's own key, where the coordinator has it.
+struct MeshIssuer {
+    mesh: MeshId,
+}
+
+impl BearerIssuer for MeshIssuer {
+    fn issue(
+        &self,
+        authority: &Authority,
+        subject: &str,
+        roles: &[String],
+        ttl_secs: u64,
+        now_unix_ms: u64,
+    ) -> Result<String> {
+        let principal = Principal {
+            id: subject.to_owned(),
+            kind: PrincipalKind::Person,
+            roles: roles.to_vec(),
+            attributes: BTreeMap::new(),
+        };
+        let issuer = bearer::Issuer::new(&authority.bearer_key, self.mesh)?;
+        issuer.issue(&principal, Duration::from_secs(ttl_secs), now_unix_ms / 1000)
+    }
+}
+
+/// The token of this machine's administrator, on nodes that keep the mesh's keys.
+fn write_admin_token(data_dir: &Path, mesh: &Mesh, issuer: &MeshIssuer) -> Result<()> {
+    let Some(authority) = mesh.authority() else { return Ok(()) };
+    let (now, ttl) = (mesh.seams().clock.unix_ms(), ADMIN_TOKEN_TTL.as_secs());
+    let token = issuer.issue(&authority, "admin", &[ADMIN_ROLE.to_owned()], ttl, now)?;
+    mesh.seams().disk.write(ADMIN_TOKEN_FILE, token.as_bytes(), true).map_err(|e| opening(data_dir, &e))
+}
+
+async fn open_door(
+    address: std::net::SocketAddr,
+    mesh: &Mesh,
+    node: &Arc<Node>,
+    closing: CancellationToken,
+) -> Result<JoinHandle<Result<()>>> {
+    let listener = TcpListener::bind(address).await.map_err(|e| {
+        MeshError::new(ErrorCode::InvalidConfig, format!("`flight` = `{address}` cannot be listened on: {e}"))
+    })?;
+    let facts = mesh.clone();
+    let verifier = bearer::Verifier::new(move || {
+        let state = facts.state();
+        state.mesh.as_ref().map(|m| (m.id, m.bearer_public_key.clone()))
+    });
+    let service = node.statements();
+    tracing::info!(%address, "flight sql door open");
+    Ok(tokio::spawn(flight::serve(listener, service, verifier, closing)))
+}

@@ -1,0 +1,26 @@
+//! `greylag bench`: what this machine and this build do, measured side by side in one run, so that ratios mean
+//! something on a noisy machine.
+
+mod smoke;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    command: BenchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Time to form, idle memory, a key look-up against the source itself, TPC-H on one node and on three
+    Smoke(smoke::SmokeArgs),
+}
+
+pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        BenchCommand::Smoke(args) => smoke::run(args).await,
+    }
+}

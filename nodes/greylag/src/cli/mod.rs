@@ -1,0 +1,78 @@
+//! The command line. Each command is a file; all of them but `node`, `demo` and `bench` are thin clients of a door.
+
+mod apply;
+mod connect;
+mod node;
+mod render;
+mod sql;
+mod status;
+mod token;
+
+pub use connect::{Connection, Target};
+pub use render::Format;
+pub use sql::prompt;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use greylag_protocol::MeshError;
+
+/// A federated query mesh: one binary, many nodes.
+#[derive(Debug, Parser)]
+#[command(name = "greylag", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node, or change the membership
+    Node(node::NodeArgs),
+    /// Run SQL, or open a prompt
+    Sql(sql::SqlArgs),
+    /// Show nodes, roles and sources
+    Status(status::StatusArgs),
+    /// Declare sources from a YAML file
+    Apply(apply::ApplyArgs),
+    /// Make join tokens and bearer tokens
+    Token(token::TokenArgs),
+    /// Form a three-node mesh on generated data and prove that its answers are right
+    Demo(crate::demo::DemoArgs),
+    /// Measure this machine
+    Bench(crate::bench::BenchArgs),
+}
+
+impl Cli {
+    /// Log filter where the environment sets none: a node tells what it does, clients are quiet.
+    pub fn default_log(&self) -> &'static str {
+        match &self.command {
+            Command::Node(args) if args.runs_a_node() => "info",
+            _ => "error",
+        }
+    }
+
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("greylag").build()?;
+        let code = match self.command {
+            Command::Node(args) => runtime.block_on(node::run(args)),
+            Command::Sql(args) => runtime.block_on(sql::run(args)),
+            Command::Status(args) => runtime.block_on(status::run(args)),
+            Command::Apply(args) => runtime.block_on(apply::run(args)),
+            Command::Token(args) => runtime.block_on(token::run(args)),
+            Command::Demo(args) => runtime.block_on(crate::demo::run(args)),
+            Command::Bench(args) => runtime.block_on(crate::bench::run(args)),
+        };
+        // Blocking threads (a prompt waiting for input) must not keep the process.
+        runtime.shutdown_background();
+        code
+    }
+}
+
+/// An error for people: code, message and, for ours, the hint.
+pub fn describe(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<MeshError>() {
+        Some(ours) => format!("{ours}\n  hint: {}", ours.code.hint()),
+        None => format!("{error:#}"),
+    }
+}

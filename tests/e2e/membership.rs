@@ -1,0 +1,128 @@
+//! Who may join and who may not, with real processes: tokens used twice, expired, wrong; a removed member; a node that
+//! brings another mesh's certificate. Each is refused promptly, with its code.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use greylag_config::NodeConfig;
+use greylag_node::demo::{Databases, DemoMesh, NodeProcess, first_integer, free_port};
+use greylag_tests::{binary, greylag, stderr_of_failure, stdout_of};
+
+/// A refusal is prompt.
+const PROMPT: Duration = Duration::from_secs(20);
+
+async fn mesh(dir: &Path) -> anyhow::Result<DemoMesh> {
+    Ok(DemoMesh::start_of(dir, 3, &Databases::default(), &binary()).await?.0)
+}
+
+/// Configuration of a fourth node.
+fn joiner(mesh: &DemoMesh, dir: &Path, name: &str, token: &str) -> anyhow::Result<NodeConfig> {
+    Ok(NodeConfig {
+        name: name.into(),
+        mesh: "demo".into(),
+        data_dir: dir.join(name),
+        listen: ([127, 0, 0, 1], free_port()?).into(),
+        seeds: mesh.processes.iter().map(|p| p.config.listen.to_string()).collect(),
+        join_token: Some(token.to_owned()),
+        flight: Some(([127, 0, 0, 1], free_port()?).into()),
+        ..NodeConfig::default()
+    })
+}
+
+/// Runs a node that must be refused, and returns what it said.
+fn refused(config: NodeConfig) -> String {
+    let process = NodeProcess::prepare(config, &binary()).unwrap();
+    let file = process.config.data_dir.with_extension("toml");
+    let started = Instant::now();
+    let mut child = Command::new(binary())
+        .args(["node", "--config", file.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while child.try_wait().unwrap().is_none() {
+        if started.elapsed() > PROMPT {
+            child.kill().unwrap();
+            let output = child.wait_with_output().unwrap();
+            panic!("not refused within {PROMPT:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    stderr_of_failure(&child.wait_with_output().unwrap())
+}
+
+fn token(mesh: &DemoMesh, ttl: &str) -> String {
+    let (door, bearer) = (mesh.door(0).unwrap(), mesh.token().unwrap());
+    let arguments = ["token", "create", "--uses", "1", "--ttl", ttl, "--server", &door, "--token", &bearer];
+    stdout_of(&greylag(&arguments)).trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_admit_once_and_only_while_they_live() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut mesh = mesh(dir.path()).await?;
+    let good = token(&mesh, "3600");
+    let mut fourth = NodeProcess::prepare(joiner(&mesh, dir.path(), "fourth", &good)?, &binary())?;
+    fourth.start()?;
+    let joined = "SELECT 1 FROM system.nodes WHERE name = 'fourth' AND status = 'up' AND NOT voter";
+    mesh.wait_rows(joined).await?;
+
+    let again = refused(joiner(&mesh, dir.path(), "fifth", &good)?);
+    assert!(again.contains("GL4006"), "{again}");
+    let expired = token(&mesh, "1");
+    let made = Instant::now();
+    while made.elapsed() < Duration::from_millis(1500) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let late = refused(joiner(&mesh, dir.path(), "sixth", &expired)?);
+    assert!(late.contains("GL4005"), "{late}");
+    let mut wrong = good.clone();
+    wrong.replace_range(wrong.len() - 4.., "0000");
+    let forged = refused(joiner(&mesh, dir.path(), "seventh", &wrong)?);
+    assert!(forged.contains("GL4004"), "{forged}");
+    let count = mesh.connection(0).await?.query("SELECT count(*) FROM system.nodes").await?;
+    assert_eq!(first_integer(&count), Some(4));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_member_is_out_for_good() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut mesh = mesh(dir.path()).await?;
+    let mut fourth = NodeProcess::prepare(joiner(&mesh, dir.path(), "fourth", &token(&mesh, "3600"))?, &binary())?;
+    fourth.start()?;
+    let id = "SELECT CAST(id AS VARCHAR) FROM system.nodes WHERE name = 'fourth' AND status = 'up'";
+    let id = greylag_node::demo::texts(&mesh.wait_rows(id).await?, 0)?.remove(0);
+    let (door, bearer) = (mesh.door(0)?, mesh.token()?);
+    stdout_of(&greylag(&["node", "remove", &id, "--server", &door, "--token", &bearer]));
+    let gone = "SELECT 1 FROM (SELECT count(*) AS n FROM system.nodes WHERE name = 'fourth') t WHERE n = 0";
+    mesh.wait_rows(gone).await?;
+    // Started again with its certificate, it is told so and ends.
+    fourth.kill()?;
+    let said = refused(fourth.config.clone());
+    assert!(said.contains("GL4001"), "{said}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_another_mesh_is_refused() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let ours = mesh(&dir.path().join("ours")).await?;
+    let mut theirs = mesh(&dir.path().join("theirs")).await?;
+    // A member of one mesh that is pointed at the other by its seeds, with its own certificate.
+    let mut stray = theirs.processes.remove(2);
+    stray.kill()?;
+    for process in &mut theirs.processes {
+        process.kill()?;
+    }
+    let mut config = stray.config.clone();
+    config.seeds = ours.processes.iter().map(|p| p.config.listen.to_string()).collect();
+    let said = refused(config);
+    assert!(said.contains("GL4002") || said.contains("GL4001"), "{said}");
+    let count = ours.connection(0).await?.query("SELECT count(*) FROM system.nodes").await?;
+    assert_eq!(first_integer(&count), Some(3));
+    Ok(())
+}
