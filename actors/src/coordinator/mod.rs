@@ -76,6 +76,11 @@ impl Coordinator {
         Self { statements, cell, ledger: Ledger::default(), catalog, running: Mutex::default(), ctx }
     }
 
+    /// Statements that run, and that wait to.
+    pub fn load(&self) -> (usize, usize) {
+        self.statements.load()
+    }
+
     /// Makes a statement's actor findable for as long as what is returned is kept.
     fn register(self: &Arc<Self>, query: QueryId, principal: &str, actor: ActorRef<QueryMessage>) -> Registered {
         let running = Running { principal: principal.to_owned(), actor };

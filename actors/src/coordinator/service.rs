@@ -40,7 +40,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(actor) = self.0.take() {
             // One that has ended does not care.
-            let _ = actor.cast(QueryMessage::Happened(Event::ReaderGone));
+            let _ = actor.cast(QueryMessage::Happened(Event::ReaderGone { complete: false }));
         }
     }
 }

@@ -77,15 +77,17 @@ impl Actor for CatalogActor {
         message: CatalogMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        let event = match message {
-            CatalogMessage::StateChanged => Event::State(state.declared()),
-            CatalogMessage::Fetched { source, ticket, result } => Event::Fetched { source, ticket, result },
-            CatalogMessage::Refresh => Event::Refresh,
-            CatalogMessage::Tick => Event::Tick,
+        let events = match message {
+            CatalogMessage::StateChanged => vec![state.declared()],
+            CatalogMessage::Fetched { source, ticket, result } => vec![Event::Fetched { source, ticket, result }],
+            // The state may have changed without the news of it having come here.
+            CatalogMessage::Refresh => vec![state.declared(), Event::Refresh],
+            CatalogMessage::Tick => vec![Event::Tick],
         };
-        let fetches = state.core.on(state.now_ms(), event);
-        for fetch in fetches {
-            state.read(&myself, fetch);
+        for event in events {
+            for fetch in state.core.on(state.now_ms(), event) {
+                state.read(&myself, fetch);
+            }
         }
         state.wake_when_due(&myself);
         state.publish.send_replace(Arc::new(state.core.view()));
@@ -98,14 +100,14 @@ impl State {
         self.started.elapsed().as_millis() as u64
     }
 
-    fn declared(&self) -> Vec<Declared> {
+    fn declared(&self) -> Event {
         let state = self.ctx.mesh.state();
         let of = |(name, source): (&SourceName, &greylag_protocol::state::Source)| Declared {
             name: name.clone(),
             version: source.version,
             edges: nearest(&self.ctx, name),
         };
-        state.sources.iter().map(of).collect()
+        Event::State(state.epoch, state.sources.iter().map(of).collect())
     }
 
     fn read(&mut self, myself: &ActorRef<CatalogMessage>, fetch: Fetch) {

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use greylag_protocol::{ErrorCode, MeshError, NodeId, Result, SourceName, schema::SourceSchema};
+use greylag_protocol::{Epoch, ErrorCode, MeshError, NodeId, Result, SourceName, schema::SourceSchema};
 
 use crate::planner::port::Catalog;
 
@@ -28,8 +28,8 @@ pub struct Declared {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// All sources there are.
-    State(Vec<Declared>),
+    /// All sources there are at an epoch.
+    State(Epoch, Vec<Declared>),
     Fetched {
         source: SourceName,
         ticket: u64,
@@ -51,8 +51,8 @@ pub struct Fetch {
 /// What is known at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct CatalogView {
-    /// False before the declared sources are known.
-    pub started: bool,
+    /// Epoch of the replicated state whose sources these are; `None` before any is known.
+    pub epoch: Option<Epoch>,
     /// How often a statement in need has asked for another try.
     pub refreshes: u64,
     pub catalog: Arc<Catalog>,
@@ -62,6 +62,13 @@ pub struct CatalogView {
     pub failures: BTreeMap<SourceName, MeshError>,
     /// Sources being read at this moment.
     pub reading: BTreeSet<SourceName>,
+}
+
+impl CatalogView {
+    /// Whether the schema of every source is known.
+    pub fn is_complete(&self) -> bool {
+        self.pending.is_empty() && self.catalog.unavailable.is_empty()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -80,19 +87,22 @@ struct Entry {
 pub struct CatalogCore {
     ttl_ms: u64,
     tickets: u64,
-    started: bool,
+    epoch: Option<Epoch>,
     refreshes: u64,
     entries: BTreeMap<SourceName, Entry>,
 }
 
 impl CatalogCore {
     pub fn new(ttl_ms: u64) -> Self {
-        Self { ttl_ms, tickets: 0, started: false, refreshes: 0, entries: BTreeMap::new() }
+        Self { ttl_ms, tickets: 0, epoch: None, refreshes: 0, entries: BTreeMap::new() }
     }
 
     pub fn on(&mut self, now_ms: u64, event: Event) -> Vec<Fetch> {
         match event {
-            Event::State(declared) => self.declare(now_ms, declared),
+            Event::State(epoch, declared) => {
+                self.epoch = Some(epoch);
+                self.declare(now_ms, declared);
+            }
             Event::Fetched { source, ticket, result } => self.fetched(now_ms, &source, ticket, result),
             Event::Refresh => {
                 self.refreshes += 1;
@@ -112,7 +122,7 @@ impl CatalogCore {
 
     pub fn view(&self) -> CatalogView {
         let mut catalog = Catalog::default();
-        let mut view = CatalogView { started: self.started, refreshes: self.refreshes, ..CatalogView::default() };
+        let mut view = CatalogView { epoch: self.epoch, refreshes: self.refreshes, ..CatalogView::default() };
         for (name, entry) in &self.entries {
             if let Some(failure) = &entry.failure {
                 view.failures.insert(name.clone(), failure.clone());
@@ -137,7 +147,6 @@ impl CatalogCore {
     }
 
     fn declare(&mut self, now_ms: u64, declared: Vec<Declared>) {
-        self.started = true;
         let names: BTreeSet<&SourceName> = declared.iter().map(|d| &d.name).collect();
         self.entries.retain(|name, _| names.contains(name));
         for source in declared {

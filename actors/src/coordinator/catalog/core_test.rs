@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use greylag_protocol::{
-    ErrorCode, MeshError, NodeId, SourceName,
+    Epoch, ErrorCode, MeshError, NodeId, SourceName,
     schema::{Dialect, SourceSchema},
 };
 
@@ -47,10 +47,10 @@ fn failed(source: &str, ticket: u64) -> Event {
 #[test]
 fn reads_once_and_again_when_old() {
     let mut core = CatalogCore::new(TTL);
-    assert_eq!(core.on(0, Event::State(vec![declared("a", 1, &[1, 2])])), [fetch("a", 1, 1)]);
+    assert_eq!(core.on(0, Event::State(Epoch(1), vec![declared("a", 1, &[1, 2])])), [fetch("a", 1, 1)]);
     assert!(core.view().pending.contains(&name("a")));
     // The same state, or another tick, asks nothing more while the reading is under way.
-    assert!(core.on(1, Event::State(vec![declared("a", 1, &[1, 2])])).is_empty());
+    assert!(core.on(1, Event::State(Epoch(1), vec![declared("a", 1, &[1, 2])])).is_empty());
     assert!(core.on(2, Event::Tick).is_empty());
     assert!(core.on(10, got("a", 1)).is_empty());
     let view = core.view();
@@ -63,7 +63,7 @@ fn reads_once_and_again_when_old() {
 #[test]
 fn another_edge_is_asked_after_a_failure() {
     let mut core = CatalogCore::new(TTL);
-    core.on(0, Event::State(vec![declared("a", 1, &[1, 2])]));
+    core.on(0, Event::State(Epoch(1), vec![declared("a", 1, &[1, 2])]));
     assert!(core.on(5, failed("a", 1)).is_empty());
     assert_eq!(core.view().catalog.unavailable[&name("a")].code, ErrorCode::SourceUnreachable);
     assert_eq!(core.due_ms(), Some(5 + RETRY_MS_MIN));
@@ -79,7 +79,7 @@ fn another_edge_is_asked_after_a_failure() {
 #[test]
 fn a_failure_leaves_an_older_schema_serving() {
     let mut core = CatalogCore::new(TTL);
-    core.on(0, Event::State(vec![declared("a", 1, &[1])]));
+    core.on(0, Event::State(Epoch(1), vec![declared("a", 1, &[1])]));
     core.on(1, got("a", 1));
     core.on(1 + TTL, Event::Tick);
     core.on(2 + TTL, failed("a", 2));
@@ -91,14 +91,14 @@ fn a_failure_leaves_an_older_schema_serving() {
 #[test]
 fn an_answer_about_an_older_version_is_dropped() {
     let mut core = CatalogCore::new(TTL);
-    core.on(0, Event::State(vec![declared("a", 1, &[1])]));
-    assert_eq!(core.on(1, Event::State(vec![declared("a", 2, &[1])])), [fetch("a", 1, 2)]);
+    core.on(0, Event::State(Epoch(1), vec![declared("a", 1, &[1])]));
+    assert_eq!(core.on(1, Event::State(Epoch(1), vec![declared("a", 2, &[1])])), [fetch("a", 1, 2)]);
     core.on(2, got("a", 1));
     assert!(core.view().catalog.sources.is_empty(), "the answer was about version 1");
     core.on(3, got("a", 2));
     assert!(core.view().catalog.sources.contains_key(&name("a")));
     // The answer of an edge that serves something else does not count either.
-    core.on(4, Event::State(vec![declared("a", 3, &[1])]));
+    core.on(4, Event::State(Epoch(1), vec![declared("a", 3, &[1])]));
     core.on(5, Event::Fetched { source: name("a"), ticket: 3, result: Ok(schema("b")) });
     assert!(core.view().catalog.unavailable.contains_key(&name("a")));
 }
@@ -106,11 +106,11 @@ fn an_answer_about_an_older_version_is_dropped() {
 #[test]
 fn no_edge_is_said_at_once_and_healed_by_the_next_state() {
     let mut core = CatalogCore::new(TTL);
-    assert!(core.on(0, Event::State(vec![declared("a", 1, &[])])).is_empty());
+    assert!(core.on(0, Event::State(Epoch(1), vec![declared("a", 1, &[])])).is_empty());
     assert_eq!(core.view().catalog.unavailable[&name("a")].code, ErrorCode::NoEdge);
     assert_eq!(core.due_ms(), None);
-    assert_eq!(core.on(9, Event::State(vec![declared("a", 1, &[4])])), [fetch("a", 4, 1)]);
+    assert_eq!(core.on(9, Event::State(Epoch(1), vec![declared("a", 1, &[4])])), [fetch("a", 4, 1)]);
     core.on(10, got("a", 1));
-    assert!(core.on(11, Event::State(Vec::new())).is_empty());
+    assert!(core.on(11, Event::State(Epoch(1), Vec::new())).is_empty());
     assert!(core.view().catalog.sources.is_empty(), "a dropped source is forgotten");
 }

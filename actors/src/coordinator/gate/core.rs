@@ -8,7 +8,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use arrow::array::{Array, RecordBatch};
-use greylag_protocol::{ErrorCode, MeshError};
+use greylag_protocol::{ErrorCode, MeshError, SourceName};
 
 use super::{check::Verified, share::MemoryShare};
 
@@ -102,6 +102,8 @@ enum End {
 pub struct GateCore {
     hold: Hold,
     share: Arc<MemoryShare>,
+    /// Whose rows they are, for errors.
+    source: Option<SourceName>,
     /// The one attempt whose frames are let in; 0 before the first fence.
     attempt: u32,
     queue: VecDeque<Parcel>,
@@ -115,10 +117,11 @@ pub struct GateCore {
 }
 
 impl GateCore {
-    pub fn new(hold: Hold, share: Arc<MemoryShare>) -> Self {
+    pub fn new(hold: Hold, share: Arc<MemoryShare>, source: Option<SourceName>) -> Self {
         Self {
             hold,
             share,
+            source,
             attempt: 0,
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -184,8 +187,7 @@ impl GateCore {
                 self.received_rows,
                 verified.rows()
             ));
-            self.fail(error.clone());
-            return Err(Refusal::Failed(error));
+            return Err(Refusal::Failed(self.broken(error)));
         }
         self.end = Some(End::Complete);
         Ok(())
@@ -218,10 +220,11 @@ impl GateCore {
         }
     }
 
-    /// The consumer has gone.
-    pub fn close(&mut self) {
+    /// The consumer has gone. Says whether the gate had been completed.
+    pub fn close(&mut self) -> bool {
         self.closed = true;
         self.clear();
+        matches!(self.end, Some(End::Complete))
     }
 
     pub fn is_closed(&self) -> bool {
@@ -250,6 +253,14 @@ impl GateCore {
             ErrorCode::Memory,
             format!("spooled sub-queries are over the query's share of {} bytes", self.share.max()),
         );
+        self.broken(error)
+    }
+
+    fn broken(&mut self, error: MeshError) -> MeshError {
+        let error = match &self.source {
+            Some(source) => error.of_source(source.clone()),
+            None => error,
+        };
         self.fail(error.clone());
         error
     }

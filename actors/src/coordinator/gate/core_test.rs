@@ -29,7 +29,7 @@ fn batch(from: i64) -> Parcel {
 
 fn gate(hold: Hold, share: u64) -> (GateCore, Arc<MemoryShare>) {
     let share = Arc::new(MemoryShare::new(share));
-    let mut gate = GateCore::new(hold, share.clone());
+    let mut gate = GateCore::new(hold, share.clone(), None);
     gate.fence(1);
     (gate, share)
 }

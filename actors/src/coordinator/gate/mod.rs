@@ -22,7 +22,7 @@ use std::{
 
 use arrow::array::RecordBatch;
 use futures::{Stream, task::AtomicWaker};
-use greylag_protocol::{MeshError, Result};
+use greylag_protocol::{MeshError, Result, SourceName};
 use tokio::sync::Notify;
 
 use self::{
@@ -51,9 +51,15 @@ impl Inner {
 }
 
 impl ReleaseGate {
-    /// A gate and its consumer's end. `on_close` is called when the consumer drops it, read to its end or not.
-    pub fn new(hold: Hold, share: Arc<MemoryShare>, on_close: impl FnOnce() + Send + 'static) -> (Self, Released) {
-        let core = Mutex::new(GateCore::new(hold, share));
+    /// A gate and its consumer's end. `on_close` is called when the consumer drops it, with whether the gate had been
+    /// completed by then.
+    pub fn new(
+        hold: Hold,
+        share: Arc<MemoryShare>,
+        source: Option<SourceName>,
+        on_close: impl FnOnce(bool) + Send + 'static,
+    ) -> (Self, Released) {
+        let core = Mutex::new(GateCore::new(hold, share, source));
         let inner = Arc::new(Inner { core, space: Notify::new(), reader: AtomicWaker::new() });
         let released = Released { inner: inner.clone(), over: false, on_close: Some(Box::new(on_close)) };
         (Self { inner }, released)
@@ -130,7 +136,7 @@ impl fmt::Debug for ReleaseGate {
 pub struct Released {
     inner: Arc<Inner>,
     over: bool,
-    on_close: Option<Box<dyn FnOnce() + Send>>,
+    on_close: Option<Box<dyn FnOnce(bool) + Send>>,
 }
 
 impl Stream for Released {
@@ -162,10 +168,10 @@ impl Stream for Released {
 
 impl Drop for Released {
     fn drop(&mut self) {
-        self.inner.core().close();
+        let complete = self.inner.core().close();
         self.inner.space.notify_waiters();
         if let Some(on_close) = self.on_close.take() {
-            on_close();
+            on_close(complete);
         }
     }
 }

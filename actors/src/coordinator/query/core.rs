@@ -90,8 +90,10 @@ pub enum Event {
     CancelAsked {
         by: String,
     },
-    /// The door has dropped the result.
-    ReaderGone,
+    /// The door has dropped the result; `complete` if the outlet had its end by then.
+    ReaderGone {
+        complete: bool,
+    },
     DeadlinePassed,
     ShuttingDown,
 }
@@ -195,7 +197,8 @@ impl QueryCore {
             (Event::CancelAsked { by }, _) => {
                 self.cancel(MeshError::new(ErrorCode::Cancelled, format!("the statement was cancelled by `{by}`")))
             }
-            (Event::ReaderGone, _) => {
+            (Event::ReaderGone { complete: true }, _) => self.go(Stage::Done, vec![Effect::Leave]),
+            (Event::ReaderGone { complete: false }, _) => {
                 self.cancel(MeshError::new(ErrorCode::Cancelled, "the statement's reader has gone"))
             }
             (Event::DeadlinePassed, _) => self.fail(MeshError::new(ErrorCode::Deadline, "the deadline has passed")),
@@ -224,11 +227,11 @@ impl QueryCore {
     }
 
     fn fail(&mut self, error: MeshError) -> Vec<Effect> {
-        self.go(Stage::Failed, vec![Effect::StopRun, Effect::Fail(error), Effect::Leave])
+        self.go(Stage::Failed, vec![Effect::StopRun, Effect::Leave, Effect::Fail(error)])
     }
 
     fn cancel(&mut self, error: MeshError) -> Vec<Effect> {
-        self.go(Stage::Cancelled, vec![Effect::StopRun, Effect::Fail(error), Effect::Leave])
+        self.go(Stage::Cancelled, vec![Effect::StopRun, Effect::Leave, Effect::Fail(error)])
     }
 }
 

@@ -23,7 +23,7 @@ fn running() -> QueryCore {
 
 fn failed(effects: &[Effect]) -> &MeshError {
     match effects {
-        [Effect::StopRun, Effect::Fail(error), Effect::Leave] => error,
+        [Effect::StopRun, Effect::Leave, Effect::Fail(error)] => error,
         other => panic!("not failed: {other:?}"),
     }
 }
@@ -39,9 +39,18 @@ fn all_well() {
     let mut core = running();
     assert_eq!(core.on(Event::RunEnded { run: 1 }), [Effect::Leave]);
     assert_eq!(core.stage(), &Stage::Done);
-    for late in [Event::DeadlinePassed, Event::ReaderGone, Event::CancelAsked { by: "ada".into() }] {
+    for late in [Event::DeadlinePassed, Event::ReaderGone { complete: false }, Event::CancelAsked { by: "ada".into() }]
+    {
         assert!(core.on(late).is_empty());
     }
+}
+
+#[test]
+fn a_reader_that_has_read_it_all_may_go_before_the_run_is_reported() {
+    let mut core = running();
+    assert_eq!(core.on(Event::ReaderGone { complete: true }), [Effect::Leave]);
+    assert_eq!(core.stage(), &Stage::Done);
+    assert!(core.on(Event::RunEnded { run: 1 }).is_empty());
 }
 
 #[test]
@@ -120,7 +129,7 @@ fn every_stage_can_be_ended_from_outside() {
     let ends = [
         (Event::DeadlinePassed, ErrorCode::Deadline, Stage::Failed),
         (Event::CancelAsked { by: "ada".into() }, ErrorCode::Cancelled, Stage::Cancelled),
-        (Event::ReaderGone, ErrorCode::Cancelled, Stage::Cancelled),
+        (Event::ReaderGone { complete: false }, ErrorCode::Cancelled, Stage::Cancelled),
         (Event::ShuttingDown, ErrorCode::ShuttingDown, Stage::Failed),
     ];
     for (event, code, stage) in ends {

@@ -81,9 +81,9 @@ impl QueryState {
     pub fn new(myself: &ActorRef<QueryMessage>, coordinator: Arc<Coordinator>, job: Job) -> Self {
         let share = Arc::new(MemoryShare::new(coordinator.ctx.limits.query_memory_bytes_max));
         let me = myself.clone();
-        let (outlet, rows) = ReleaseGate::new(Hold::Nothing, share.clone(), move || {
+        let (outlet, rows) = ReleaseGate::new(Hold::Nothing, share.clone(), None, move |complete| {
             // A statement that has ended does not care.
-            let _ = me.cast(QueryMessage::Happened(Event::ReaderGone));
+            let _ = me.cast(QueryMessage::Happened(Event::ReaderGone { complete }));
         });
         let entry = coordinator.ledger.query(row_of(&coordinator, &job));
         let (at, me) = (job.deadline, myself.clone());

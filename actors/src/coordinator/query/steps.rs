@@ -48,7 +48,7 @@ pub async fn admit(statements: Turnstile) -> Result<QueryMessage> {
 
 /// Step 2: the tables it touches.
 pub async fn resolve(coordinator: Arc<Coordinator>, sql: String) -> Result<QueryMessage> {
-    let (catalog, touched) = coordinator.catalog.touched(&coordinator.ctx.engine, &sql).await?;
+    let (catalog, touched) = coordinator.catalog.touched(&sql).await?;
     Ok(QueryMessage::Resolved(catalog, touched))
 }
 

@@ -11,7 +11,7 @@ use tokio::time::{Duration, sleep};
 
 use super::{
     Arguments, QueryFacts,
-    attempt::{AttemptActor, AttemptArguments, AttemptMessage},
+    attempt::{AttemptActor, AttemptArguments, AttemptMessage, AttemptState},
     core::{Effect, Event, Rule, Setting, SubqueryCore},
 };
 use crate::{
@@ -68,10 +68,11 @@ impl Actor for SubqueryActor {
     ) -> Result<SubqueryState, ActorProcessingErr> {
         let Arguments { facts, plan, partition, hold, query, reply } = arguments;
         let me = myself.clone();
-        let (gate, released) = ReleaseGate::new(hold, facts.share.clone(), move || {
-            // A sub-query that has ended does not care.
-            let _ = me.cast(SubqueryMessage::Happened(Event::Abandoned));
-        });
+        let (gate, released) =
+            ReleaseGate::new(hold, facts.share.clone(), Some(plan.source.clone()), move |complete| {
+                // A sub-query that has ended does not care.
+                let _ = me.cast(SubqueryMessage::Happened(Event::Abandoned { complete }));
+            });
         let spread = facts.query.0.as_u128() as u64 ^ u64::from(plan.ordinal);
         let core = SubqueryCore::new(Setting {
             source: plan.source.clone(),
@@ -112,18 +113,23 @@ impl Actor for SubqueryActor {
         event: SupervisionEvent,
         state: &mut SubqueryState,
     ) -> Result<(), ActorProcessingErr> {
-        let (cell, failed) = match &event {
-            SupervisionEvent::ActorFailed(cell, _) => (cell, true),
-            SupervisionEvent::ActorTerminated(cell, _, _) => (cell, false),
+        let (cell, last) = match event {
+            SupervisionEvent::ActorFailed(cell, _) => {
+                state.row.failed("an attempt's actor failed");
+                (cell, None)
+            }
+            // An attempt's outcome is the last it knew.
+            SupervisionEvent::ActorTerminated(cell, last, _) => {
+                (cell, last.and_then(|mut last| last.take::<AttemptState>().ok()))
+            }
             _ => return Ok(()),
         };
-        // An attempt that has told its end is not here any more; one that is has died on the way.
-        if let Some(attempt) = state.lost(&cell.get_id()) {
-            if failed {
-                state.row.failed("an attempt's actor failed");
-            }
-            let error = MeshError::internal("an attempt's actor was lost");
-            state.happened(&myself, Event::Failed { attempt, error }).await;
+        if let Some(attempt) = state.ended(&cell.get_id()) {
+            let event = last.and_then(AttemptState::into_event).unwrap_or_else(|| Event::Failed {
+                attempt,
+                error: MeshError::internal("an attempt's actor was lost"),
+            });
+            state.happened(&myself, event).await;
         }
         Ok(())
     }
@@ -134,15 +140,13 @@ impl SubqueryState {
         candidates(&self.facts.ctx, &self.plan.source)
     }
 
-    fn lost(&mut self, attempt: &ActorId) -> Option<u32> {
+    /// The number of the attempt whose actor has ended, if it is the current one.
+    fn ended(&mut self, attempt: &ActorId) -> Option<u32> {
         let (number, _) = self.attempt.take_if(|(_, actor)| actor.get_id() == *attempt)?;
         Some(number)
     }
 
     async fn happened(&mut self, myself: &ActorRef<SubqueryMessage>, event: Event) {
-        if let Event::Ended { attempt } | Event::Failed { attempt, .. } | Event::GateFailed { attempt, .. } = &event {
-            self.attempt.take_if(|(number, _)| number == attempt);
-        }
         let mut todo = VecDeque::from(self.core.on(event));
         while let Some(effect) = todo.pop_front() {
             let more = self.perform(myself, effect).await;
@@ -215,7 +219,6 @@ impl SubqueryState {
             edge,
             rule,
             gate: self.gate.clone(),
-            parent: myself.clone(),
             parent_name: self.name.clone(),
         };
         match Actor::spawn_linked(None, AttemptActor, arguments, myself.get_cell()).await {

@@ -8,7 +8,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use ractor_cluster::RactorMessage;
 
 use super::{
-    QueryFacts, SubqueryMessage,
+    QueryFacts,
     core::{Event, Rule},
     receive::{self, Outcome},
 };
@@ -28,7 +28,6 @@ pub struct AttemptArguments {
     pub edge: NodeId,
     pub rule: Rule,
     pub gate: ReleaseGate,
-    pub parent: ActorRef<SubqueryMessage>,
     pub parent_name: String,
 }
 
@@ -39,7 +38,7 @@ pub enum AttemptMessage {
 
 pub struct AttemptState {
     attempt: u32,
-    parent: ActorRef<SubqueryMessage>,
+    outcome: Option<Outcome>,
     _work: TaskGuard,
     row: TreeEntry,
 }
@@ -55,7 +54,6 @@ impl Actor for AttemptActor {
         arguments: AttemptArguments,
     ) -> Result<AttemptState, ActorProcessingErr> {
         let attempt = arguments.id.attempt;
-        let parent = arguments.parent.clone();
         let seams = arguments.facts.ctx.seams.clone();
         let name = format!("{}#{attempt}", arguments.parent_name);
         let row = arguments.facts.ctx.tree().register(&name, &arguments.parent_name);
@@ -73,7 +71,7 @@ impl Actor for AttemptActor {
             drop(entry);
             let _ = myself.cast(AttemptMessage::Over(outcome));
         });
-        Ok(AttemptState { attempt, parent, _work: work, row })
+        Ok(AttemptState { attempt, outcome: None, _work: work, row })
     }
 
     async fn handle(
@@ -83,8 +81,19 @@ impl Actor for AttemptActor {
         state: &mut AttemptState,
     ) -> Result<(), ActorProcessingErr> {
         let AttemptMessage::Over(outcome) = message;
-        let attempt = state.attempt;
-        let event = match outcome {
+        state.outcome = Some(outcome);
+        state.row.set(ActorState::Stopped);
+        // The supervisor gets the state with the news of the end: there is no second message that could overtake it.
+        myself.stop(None);
+        Ok(())
+    }
+}
+
+impl AttemptState {
+    /// What it came to; `None` if it was stopped on the way.
+    pub fn into_event(self) -> Option<Event> {
+        let attempt = self.attempt;
+        Some(match self.outcome? {
             Outcome::Ended => Event::Ended { attempt },
             Outcome::Failed(error) => Event::Failed { attempt, error },
             Outcome::GateFailed(error) => Event::GateFailed { attempt, error },
@@ -92,12 +101,7 @@ impl Actor for AttemptActor {
             Outcome::Unwanted => {
                 Event::Failed { attempt, error: MeshError::internal("an attempt was shut out at the gate") }
             }
-        };
-        state.row.set(ActorState::Stopped);
-        // A parent that has gone has no use for it.
-        let _ = state.parent.cast(SubqueryMessage::Happened(event));
-        myself.stop(None);
-        Ok(())
+        })
     }
 }
 

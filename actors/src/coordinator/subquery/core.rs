@@ -95,8 +95,10 @@ pub enum Event {
         attempt: u32,
         edges: Vec<Candidate>,
     },
-    /// The plan wants no more rows.
-    Abandoned,
+    /// The plan wants no more rows; `complete` if the gate had its end by then.
+    Abandoned {
+        complete: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,7 +207,9 @@ impl SubqueryCore {
             (Event::Waited { attempt, edges }, Phase::Waiting { rule }) if attempt == self.attempt => {
                 self.start(edges, rule)
             }
-            (Event::Abandoned, _) => {
+            // The attempt's own report is on its way.
+            (Event::Abandoned { complete: true }, Phase::Running { .. }) => Vec::new(),
+            (Event::Abandoned { .. }, _) => {
                 self.phase = Phase::Over;
                 vec![Effect::CancelAttempt { attempt: self.attempt }, Effect::Finish]
             }

@@ -63,7 +63,7 @@ fn all_well() {
     assert_eq!(core.on(Event::Ended { attempt: 1 }), [Effect::Finish]);
     assert!(core.is_over());
     assert!(core.on(Event::Failed { attempt: 1, error: lost() }).is_empty());
-    assert!(core.on(Event::Abandoned).is_empty());
+    assert!(core.on(Event::Abandoned { complete: false }).is_empty());
 }
 
 #[test]
@@ -207,8 +207,15 @@ fn a_gate_that_has_failed_is_final() {
 #[test]
 fn a_plan_that_wants_no_more_stops_the_attempt() {
     let mut core = running(&[1]);
-    assert_eq!(core.on(Event::Abandoned), [Effect::CancelAttempt { attempt: 1 }, Effect::Finish]);
+    assert_eq!(core.on(Event::Abandoned { complete: false }), [Effect::CancelAttempt { attempt: 1 }, Effect::Finish]);
     assert!(core.is_over());
+}
+
+#[test]
+fn a_plan_that_has_read_it_all_may_go_before_the_attempt_reports() {
+    let mut core = running(&[1]);
+    assert!(core.on(Event::Abandoned { complete: true }).is_empty());
+    assert_eq!(core.on(Event::Ended { attempt: 1 }), [Effect::Finish]);
 }
 
 #[test]

@@ -1,0 +1,190 @@
+//! Edges die in the middle; the rows are the same, each once, or there is a prompt error that says who was lost.
+
+use greylag_protocol::{ErrorCode, state::Role};
+use tokio::task::JoinHandle;
+
+use super::{source::Act, *};
+
+const ROWS: u64 = 5_000;
+
+/// Every way for an edge to lose a sub-query in the middle.
+fn ways(after: u64) -> [Act; 2] {
+    [Act::FailAfter(after, transient()), Act::PanicAfter(after)]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_back_result_is_made_again_at_another_edge() {
+    let world = World::with_edges(2, ROWS, Limits::default()).await;
+    for (after, rule) in [(0, "R0"), (2_500, "R1"), (ROWS, "R1")] {
+        for (way, sql) in ways(after).into_iter().zip(["stream a", "collect a"]) {
+            for edge in [1, 2] {
+                world.source.tell(edge, way.clone());
+            }
+            // Both edges have been told to fail once, so this takes three attempts.
+            let batches = world.rows(&anybody(), sql).await.unwrap();
+            assert_eq!(multiset(&batches), whole(ROWS, 1), "{way:?} {sql}");
+            let attempts = world.attempts().await;
+            let last: Vec<&str> = attempts[..3].iter().map(|(rule, _)| rule.as_str()).collect();
+            assert_eq!(last, [rule, rule, "first"], "{way:?}");
+            assert_eq!(attempts[0].1, "done");
+            assert_eq!(attempts[1].1, "failed");
+        }
+    }
+    let asked = world.source.asked();
+    assert!(asked.chunks(3).all(|edges| edges[0] != edges[1]), "another edge is tried first: {asked:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_were_used_but_have_not_left_restart_the_query() {
+    let world = World::with_edges(2, ROWS, window(1 << 10)).await;
+    for way in ways(2_500) {
+        for edge in [1, 2] {
+            world.source.tell(edge, way.clone());
+        }
+        let batches = world.rows(&anybody(), "collect a").await.unwrap();
+        assert_eq!(multiset(&batches), whole(ROWS, 1), "{way:?}");
+        let attempts = world.attempts().await;
+        assert_eq!(attempts[0], ("R5".to_owned(), "done".to_owned()));
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_have_left_lead_to_an_error_that_names_who() {
+    let world = World::with_edges(2, 200_000, window(1 << 10)).await;
+    for edge in [1, 2] {
+        world.source.tell(edge, Act::FailAfter(100_000, transient()));
+    }
+    let running = world.run(&anybody(), "stream a").await.unwrap();
+    let (outcome, took) = timed(read(running)).await;
+    let error = outcome.unwrap_err();
+    assert_eq!((error.code, error.source.as_ref().unwrap().as_str()), (ErrorCode::SubqueryLost, "a"));
+    let edge = error.node.unwrap();
+    assert!([world.id(1), world.id(2)].contains(&edge) && error.is_retryable(), "{error}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    // Delivered in one piece the same statement survives it.
+    for edge in [1, 2] {
+        world.source.tell(edge, Act::FailAfter(100_000, transient()));
+    }
+    assert_eq!(multiset(&world.rows(&spooled(), "stream a").await.unwrap()), whole(200_000, 1));
+    world.stop().await;
+}
+
+/// Starts a statement whose sub-query hangs after half of its rows wherever it goes first, on either edge; says where
+/// it hangs now.
+async fn hang_in_the_middle(world: &World, session: Session, sql: &'static str) -> (usize, JoinHandle<Outcome>) {
+    for edge in [1, 2] {
+        world.source.tell(edge, Act::HangAfter(ROWS / 2));
+    }
+    let statements = world.statements();
+    let running = tokio::spawn(async move { read(statements.execute(&session, sql, None).await?).await });
+    hangs(world).await;
+    (world.source.asked()[0], running)
+}
+
+type Outcome = Result<Vec<RecordBatch>>;
+
+async fn hangs(world: &World) {
+    tokio::time::timeout(PATIENCE, world.source.hanging.notified()).await.expect("no edge was asked");
+}
+
+fn kill_edge(world: &World, which: usize) {
+    let role = Role::Edge(SourceName::new("a").unwrap());
+    world.node(which).ctx().directory.actor(&role).unwrap().kill();
+}
+
+async fn outcome(running: JoinHandle<Outcome>) -> Outcome {
+    tokio::time::timeout(PATIENCE, running).await.expect("it hangs").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edges_actor_is_killed_in_the_middle() {
+    let world = World::with_edges(2, ROWS, Limits::default()).await;
+    let (first, running) = hang_in_the_middle(&world, anybody(), "stream a").await;
+    kill_edge(&world, first);
+    hangs(&world).await;
+    assert_eq!(world.source.asked(), [first, 3 - first]);
+    kill_edge(&world, 3 - first);
+    assert_eq!(multiset(&outcome(running).await.unwrap()), whole(ROWS, 1));
+    until("nothing is left of the killed ones", || world.source.live() == 0).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edges_node_goes_in_the_middle() {
+    for (session, sql, hold, rule) in [
+        (anybody(), "stream a", Limits::default(), "R1"),
+        (spooled(), "stream a", window(1 << 10), "R1"),
+        (anybody(), "build a", window(1 << 10), "R1"),
+        (anybody(), "collect a", window(1 << 10), "R5"),
+    ] {
+        let mut world = World::with_edges(2, ROWS, hold).await;
+        let (first, running) = hang_in_the_middle(&world, session, sql).await;
+        let node = world.nodes[first].take().unwrap();
+        let began = Instant::now();
+        node.ctx().mesh.shutdown().await;
+        hangs(&world).await;
+        assert!(began.elapsed() < Duration::from_secs(3), "noticed after {:?}", began.elapsed());
+        kill_edge(&world, 3 - first);
+        assert_eq!(multiset(&outcome(running).await.unwrap()), whole(ROWS, 1), "{sql}");
+        let attempts = world.attempts().await;
+        assert!(attempts.iter().any(|(found, _)| found == rule), "{sql}: {attempts:?}");
+        node.shutdown().await;
+        world.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_no_second_edge_there_is_a_prompt_error() {
+    let mut world = World::with_edges(1, ROWS, Limits::default()).await;
+    world.source.tell(1, Act::HangAfter(2_500));
+    let statements = world.statements();
+    let running = tokio::spawn(async move { read(statements.execute(&anybody(), "stream a", None).await?).await });
+    hangs(&world).await;
+    let node = world.nodes[1].take().unwrap();
+    let id = node.ctx().node;
+    let began = Instant::now();
+    node.ctx().mesh.shutdown().await;
+    let error = outcome(running).await.unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(5), "told after {:?}", began.elapsed());
+    assert!([ErrorCode::PeerUnreachable, ErrorCode::NoEdge].contains(&error.code), "{error}");
+    assert_eq!(error.source.as_ref().unwrap().as_str(), "a");
+    assert!(error.node.is_none_or(|node| node == id), "{error}");
+    node.shutdown().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_never_work_is_tried_once() {
+    let world = World::with_edges(2, ROWS, Limits::default()).await;
+    for code in [ErrorCode::SourceRefused, ErrorCode::ValueOutOfRange, ErrorCode::UnsupportedType] {
+        let before = world.source.asked().len();
+        for edge in [1, 2] {
+            world.source.tell(edge, Act::FailAfter(10, MeshError::new(code, "never")));
+        }
+        let error = world.rows(&anybody(), "stream a").await.unwrap_err();
+        assert_eq!((error.code, error.source.as_ref().unwrap().as_str()), (code, "a"));
+        assert!(error.node.is_some() && error.message.contains("never"), "{error}");
+        assert_eq!(world.source.asked().len(), before + 1);
+        world.source.forget();
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attempts_are_bounded_and_a_busy_source_is_asked_again() {
+    let world = World::with_edges(1, ROWS, Limits::default()).await;
+    let busy = MeshError::new(ErrorCode::SourceBusy, "full");
+    world.source.tell(1, Act::FailAtOnce(busy.clone()));
+    world.source.tell(1, Act::FailAtOnce(busy));
+    assert_eq!(multiset(&world.rows(&anybody(), "stream a").await.unwrap()), whole(ROWS, 1));
+    let before = world.source.asked().len();
+    for _ in 0..10 {
+        world.source.tell(1, Act::FailAfter(0, transient()));
+    }
+    let error = world.rows(&anybody(), "stream a").await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::SourceUnreachable);
+    assert_eq!(world.source.asked().len() - before, Limits::default().subquery_attempts_max as usize);
+    world.stop().await;
+}

@@ -1,0 +1,205 @@
+//! The walk of a statement, seen from a door.
+
+use std::collections::BTreeMap;
+
+use arrow::array::AsArray;
+use greylag_protocol::{
+    ErrorCode, SourceName,
+    state::{Command, Role, RoleCount, RoleWanted, SourceSpec},
+    statement::AdminCall,
+};
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_come_from_other_nodes_and_from_the_own_one() {
+    let world = World::with_edges(1, 2_345, Limits::default()).await;
+    for sql in ["stream a", "collect a", "build a"] {
+        for session in [anybody(), spooled()] {
+            assert_eq!(multiset(&world.rows(&session, sql).await.unwrap()), whole(2_345, 1), "{sql}");
+        }
+    }
+    assert_eq!(multiset(&world.rows(&anybody(), "stream a a").await.unwrap()), whole(2_345, 2));
+    // The edge's own node asks itself.
+    let beside = world.node(1).statements().execute(&anybody(), "stream a", None).await.unwrap();
+    assert_eq!(beside.schema, source::schema());
+    let batches = read(beside).await.unwrap();
+    assert_eq!(multiset(&batches), whole(2_345, 1));
+    assert!(batches[..batches.len() - 1].iter().all(|b| b.num_rows() == BATCH_ROWS as usize), "not canonical");
+    let info = world.statements().describe(&anybody(), "stream a").await.unwrap();
+    assert_eq!((info.schema, info.parameters.fields().len()), (source::schema(), 0));
+    until("every sub-query has ended", || world.source.live() == 0).await;
+    assert!(world.source.cancelled().is_empty(), "what ended well was not cancelled");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_stops_the_source() {
+    let world = World::with_edges(1, 10_000_000, window(1 << 10)).await;
+    let batches = world.rows(&anybody(), "some a 5").await.unwrap();
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 5);
+    until("the source was stopped", || world.source.live() == 0 && world.source.cancelled().len() == 1).await;
+    assert_eq!(world.attempts().await, [("first".to_owned(), "cancelled".to_owned())]);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_policy_actor_nothing_is_answered() {
+    let world = World::with_edges(1, 100, Limits::default()).await;
+    let nobody = session(" ", &[], options());
+    assert_eq!(world.run(&nobody, "stream a").await.err().unwrap().code, ErrorCode::Denied);
+    let none = RoleWanted { count: RoleCount::AtMost(3), labels: BTreeMap::from([("never".into(), "there".into())]) };
+    let command = Command::Want { role: Role::Policy, wanted: Some(none) };
+    world.node(0).ctx().mesh.propose(command).await.unwrap();
+    until("the policy has gone", || {
+        world.nodes.iter().flatten().all(|n| n.ctx().directory.actor(&Role::Policy).is_none())
+    })
+    .await;
+    for sql in ["stream a", "system nodes"] {
+        let (outcome, took) = timed(world.run(&anybody(), sql)).await;
+        assert_eq!(outcome.err().unwrap().code, ErrorCode::NoPolicy);
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        let described = world.statements().describe(&anybody(), sql).await;
+        assert_eq!(described.err().unwrap().code, ErrorCode::NoPolicy);
+    }
+    assert!(world.source.asked().is_empty());
+    let any = RoleWanted { count: RoleCount::All, labels: BTreeMap::new() };
+    world.node(0).ctx().mesh.propose(Command::Want { role: Role::Policy, wanted: Some(any) }).await.unwrap();
+    until("the policy is back", || world.node(0).ctx().directory.actor(&Role::Policy).is_some()).await;
+    assert_eq!(multiset(&world.rows(&anybody(), "stream a").await.unwrap()), whole(100, 1));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_is_an_error_of_its_statement_alone() {
+    let world = World::with_edges(1, 1_000, Limits::default()).await;
+    for sql in ["panic in planning", "panic in running"] {
+        let error = match world.run(&anybody(), sql).await {
+            Ok(running) => read(running).await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert_eq!(error.code, ErrorCode::Internal, "{error}");
+        assert_eq!(multiset(&world.rows(&anybody(), "stream a").await.unwrap()), whole(1_000, 1));
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_is_refused_found_and_forgotten() {
+    let world = World::start(1, 10, Limits::default()).await;
+    let statements = world.statements();
+    let spec = |options: &[(&str, &str)]| SourceSpec {
+        name: SourceName::new("a").unwrap(),
+        kind: "fake".into(),
+        options: options.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+        labels: BTreeMap::new(),
+        replicas: 1,
+    };
+    let apply = |spec| AdminCall::ApplySource { spec, expect_version: None };
+    let refused = statements.admin(&anybody(), apply(spec(&[]))).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Denied);
+    let other_kind = SourceSpec { kind: "oracle".into(), ..spec(&[]) };
+    for wrong in
+        [spec(&[("wrong", "")]), spec(&[("password", "hunter2")]), other_kind, SourceSpec { replicas: 0, ..spec(&[]) }]
+    {
+        let error = statements.admin(&admin(), apply(wrong)).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidResource);
+        assert!(!error.message.contains("hunter2"));
+    }
+    assert_eq!(world.run(&anybody(), "stream a").await.err().unwrap().code, ErrorCode::UnknownTable);
+
+    // Asked for at once, before its edge runs and before anybody knows its schema.
+    let options = [("password", "env:SECRET"), ("shown", "yes")];
+    statements.admin(&admin(), apply(spec(&options))).await.unwrap();
+    assert_eq!(multiset(&world.rows(&anybody(), "stream a").await.unwrap()), whole(10, 1));
+    let sources = world.rows(&anybody(), "system sources").await.unwrap();
+    let column = |name: &str| sources[0].column_by_name(name).unwrap().as_string::<i32>().value(0).to_owned();
+    assert_eq!(
+        (column("status"), column("options"), column("edges")),
+        ("ready".into(), "shown=yes".into(), "n1".into())
+    );
+
+    // Changed so that it cannot be opened: the reason is told, and another source is not held up by it.
+    statements.admin(&admin(), apply(spec(&[("closed", "")]))).await.unwrap();
+    let (outcome, took) = timed(world.run(&anybody(), "stream a")).await;
+    let error = outcome.err().unwrap();
+    assert_eq!((error.code, error.source.unwrap().as_str()), (ErrorCode::SourceUnreachable, "a"));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    let other = SourceSpec { name: SourceName::new("b").unwrap(), ..spec(&[]) };
+    statements.admin(&admin(), apply(other)).await.unwrap();
+    world.rows(&anybody(), "stream b").await.unwrap();
+    let (rows, took) = timed(world.rows(&anybody(), "stream b")).await;
+    assert_eq!(multiset(&rows.unwrap()), whole(10, 1));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+
+    statements.admin(&admin(), AdminCall::DropSource { name: SourceName::new("a").unwrap() }).await.unwrap();
+    assert_eq!(world.run(&anybody(), "stream a").await.err().unwrap().code, ErrorCode::UnknownTable);
+    let again = statements.admin(&admin(), AdminCall::DropSource { name: SourceName::new("a").unwrap() }).await;
+    assert_eq!(again.unwrap_err().code, ErrorCode::UnknownSource);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_are_made_for_admins_alone() {
+    let world = World::start(1, 10, Limits::default()).await;
+    let statements = world.statements();
+    let create = |uses, ttl_secs| AdminCall::CreateJoinToken { uses, ttl_secs };
+    assert_eq!(statements.admin(&anybody(), create(1, 60)).await.unwrap_err().code, ErrorCode::Denied);
+    for wrong in [create(0, 60), create(1, 0), create(1, u64::MAX)] {
+        assert_eq!(statements.admin(&admin(), wrong).await.unwrap_err().code, ErrorCode::InvalidResource);
+    }
+    let AdminReply::Token { token } = statements.admin(&admin(), create(2, 60)).await.unwrap() else { panic!() };
+    let parsed = greylag_cluster::identity::token::parse(&token).unwrap();
+    let state = world.node(0).ctx().mesh.state();
+    assert_eq!(state.grants[&parsed.id].uses_left, 2);
+    assert!(parsed.ca_pin.is_some());
+    statements.admin(&admin(), AdminCall::RevokeJoinToken { id: parsed.id.clone() }).await.unwrap();
+    assert!(!world.node(0).ctx().mesh.state().grants.contains_key(&parsed.id));
+    // No door's crate is plugged in here.
+    let bearer = AdminCall::IssueBearer { subject: "ada".into(), roles: Vec::new(), ttl_secs: 60 };
+    assert_eq!(statements.admin(&admin(), bearer).await.unwrap_err().code, ErrorCode::Unsupported);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn system_tables_tell_of_every_node() {
+    let world = World::with_edges(1, 300, Limits::default()).await;
+    world.rows(&anybody(), "stream a").await.unwrap();
+    read(world.node(1).statements().execute(&anybody(), "collect a", None).await.unwrap()).await.unwrap();
+    let of = |table: &'static str, column: &'static str| {
+        let world = &world;
+        async move {
+            let batches = world.rows(&anybody(), &format!("system {table}")).await.unwrap();
+            let texts = |b: &RecordBatch| {
+                let column = b.column_by_name(column).unwrap().as_string::<i32>();
+                column.iter().map(|text| text.unwrap_or("NULL").to_owned()).collect::<Vec<_>>()
+            };
+            let mut all: Vec<String> = batches.iter().flat_map(texts).collect();
+            all.sort();
+            all
+        }
+    };
+    assert_eq!(of("nodes", "id").await, ["n1", "n2"]);
+    assert_eq!(of("nodes", "link").await, ["connected", "self"]);
+    assert_eq!(of("roles", "role").await.iter().filter(|r| r.as_str() == "edge/a").count(), 1);
+    let kinds = of("tables", "kind").await;
+    assert_eq!(kinds.iter().filter(|kind| kind.as_str() == "table").count(), 1);
+    assert_eq!(of("subqueries", "state").await, ["done", "done"]);
+    let coordinators = of("queries", "coordinator").await;
+    assert!(coordinators.contains(&"n1".to_owned()) && coordinators.contains(&"n2".to_owned()), "{coordinators:?}");
+    let states = of("queries", "state").await;
+    assert!(states.iter().all(|s| s == "done" || s == "running"), "{states:?}");
+    let (actors, nodes) = (of("actors", "name").await, of("actors", "node").await);
+    for name in ["coordinator", "coordinator/catalog", "edge/a", "edge-door", "planner", "policy"] {
+        assert!(actors.iter().any(|actor| actor == name), "{name} is not in {actors:?}");
+    }
+    assert!(nodes.contains(&"n1".to_owned()) && nodes.contains(&"n2".to_owned()));
+    // A node that has gone is left out, and asking takes no longer for it than it may.
+    let mut world = world;
+    let gone = world.nodes[1].take().unwrap();
+    gone.shutdown().await;
+    gone.ctx().mesh.shutdown().await;
+    let (rows, took) = timed(world.rows(&anybody(), "system actors")).await;
+    assert!(rows.is_ok() && took < Duration::from_secs(3), "{took:?}");
+    world.stop().await;
+}
