@@ -129,12 +129,11 @@ fn value<T: DeserializeOwned>(table: &impl ReadableTable<&'static str, &'static 
 }
 
 fn checked(mut content: Content) -> Result<Content> {
-    let mut expected = content.purged.map_or(0, |id| id.index + 1);
-    for (index, (entry, _)) in &content.entries {
+    let first = content.purged.map_or(0, |id| id.index + 1);
+    for (expected, (index, (entry, _))) in (first..).zip(&content.entries) {
         if *index != expected || entry.log_id.index != expected {
             return Err(broken(format!("the log has entry {index} where {expected} should be")));
         }
-        expected += 1;
     }
     // A crash between writes may leave `committed` ahead of what it refers to. An older value is always safe.
     let last = content.entries.last_key_value().map(|(_, (entry, _))| entry.log_id).or(content.purged);

@@ -1,7 +1,11 @@
 //! Nodes in one process: electing, proposing, catching up, losing a leader, losing power, changing members.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use greylag_protocol::{
     ErrorCode, NodeId,
@@ -13,7 +17,10 @@ use super::{
     ProposeError, RaftNode,
     world::{World, seams, timing},
 };
-use crate::state::fixture::{grant, source};
+use crate::{
+    seams::Seams,
+    state::fixture::{grant, source},
+};
 
 fn put(i: usize) -> Command {
     Command::PutGrant { grant: grant(&format!("p{i}"), 1) }
@@ -66,7 +73,9 @@ async fn a_node_alone_leads_at_once_and_after_a_restart() {
     let (world, leader) = World::formed(1).await;
     leader.propose(put(1)).await.unwrap();
     let before = leader.state();
+    let stopped = tokio::spawn(async move { leader.stopped().await });
     world.stop(1).await;
+    assert_eq!(stopped.await.unwrap().code, ErrorCode::ShuttingDown);
     let start = Instant::now();
     let node = world.start(1).await;
     node.ensure_linearizable().await.unwrap();
@@ -188,6 +197,22 @@ async fn a_leader_cut_off_commits_nothing_and_rejoins_quietly() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_hears_no_heartbeats_does_not_unseat_the_leader() {
+    let (world, leader) = World::formed(3).await;
+    agreed(&world.nodes()).await;
+    let before = leader.leader();
+    let deaf = world.nodes().iter().map(RaftNode::id).find(|id| *id != leader.id()).unwrap();
+    world.deafen(deaf.0);
+    for i in 0..10 {
+        sleep(Duration::from_secs(1)).await;
+        leader.propose(put(i)).await.unwrap();
+    }
+    world.mend(deaf.0);
+    agreed(&world.nodes()).await;
+    assert_eq!(leader.leader(), before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn leadership_is_handed_over_and_members_leave() {
     let (world, first) = World::formed(3).await;
     let start = Instant::now();
@@ -243,18 +268,44 @@ async fn hostile_calls_are_refused() {
     assert_eq!(error.code, ErrorCode::InvalidConfig);
 }
 
-/// Prints latency on a disk that costs nothing and links of one millisecond's worth of nothing: what the code itself
-/// costs. Run with `--run-ignored only --no-capture`.
+/// Prints what a proposal costs on this machine's disk, with links that cost nothing. Run with
+/// `--run-ignored only --no-capture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn measure_proposals() {
-    let (_world, leader) = World::formed(3).await;
+    let world = Arc::new(World::default());
+    world.no_delay.store(true, Ordering::Relaxed);
+    let dir = tempfile::tempdir().unwrap();
+    for id in 1..=3 {
+        world.start_on(id, &Seams::real(dir.path().join(id.to_string())).unwrap()).await;
+    }
+    let leader = world.form().await;
+    for (what, writers) in [("sequential", 1), ("64 at once", 64)] {
+        let begun = std::time::Instant::now();
+        let mut tasks = tokio::task::JoinSet::new();
+        for writer in 0..writers {
+            let leader = leader.clone();
+            tasks.spawn(async move {
+                let mut taken = Vec::new();
+                for i in 0..640 / writers {
+                    let start = std::time::Instant::now();
+                    leader.propose(put(writer * 10 + i)).await.unwrap();
+                    taken.push(start.elapsed());
+                }
+                taken
+            });
+        }
+        let mut taken: Vec<Duration> = tasks.join_all().await.into_iter().flatten().collect();
+        taken.sort();
+        let rate = taken.len() as f64 / begun.elapsed().as_secs_f64();
+        println!("{what}: p50 {:?} p99 {:?} {rate:.0}/s", taken[taken.len() / 2], taken[taken.len() * 99 / 100]);
+    }
     let mut taken = Vec::new();
-    for i in 0..500 {
+    for _ in 0..500 {
         let start = std::time::Instant::now();
-        leader.propose(put(i)).await.unwrap();
+        leader.ensure_linearizable().await.unwrap();
         taken.push(start.elapsed());
     }
     taken.sort();
-    println!("in memory, sequential: p50 {:?} p99 {:?}", taken[250], taken[495]);
+    println!("ensure_linearizable: p50 {:?} p99 {:?}", taken[250], taken[495]);
 }

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -243,9 +243,12 @@ pub(super) struct World {
     nodes: Mutex<BTreeMap<NodeId, RaftNode>>,
     disks: Mutex<BTreeMap<NodeId, MemoryDisk>>,
     cut: Mutex<BTreeSet<NodeId>>,
+    /// Cannot be called, can call.
+    deaf: Mutex<BTreeSet<NodeId>>,
     links: Mutex<BTreeMap<NodeId, watch::Sender<BTreeMap<NodeId, LinkState>>>>,
     duties: Mutex<BTreeMap<NodeId, tokio::task::AbortHandle>>,
-    pub calls: AtomicU64,
+    /// For measurements.
+    pub no_delay: AtomicBool,
     pub snapshots: AtomicU64,
 }
 
@@ -258,8 +261,9 @@ struct Link {
 impl RaftLink for Link {
     async fn call(&self, to: NodeId, request: Vec<u8>, _timeout: Duration) -> io::Result<Vec<u8>> {
         let world = &self.world;
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        world.calls.fetch_add(1, Ordering::Relaxed);
+        if !world.no_delay.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         world.snapshots.fetch_add(u64::from(request.first() == Some(&4)), Ordering::Relaxed);
         let peer = world.reach(self.me, to)?;
         let answer = peer.serve(&request).await.map_err(io::Error::other)?;
@@ -274,7 +278,9 @@ impl World {
         let cut = self.cut.lock().unwrap();
         let node = self.nodes.lock().unwrap().get(&to).cloned();
         match node {
-            Some(node) if !cut.contains(&from) && !cut.contains(&to) => Ok(node),
+            Some(node) if !cut.contains(&from) && !cut.contains(&to) && !self.deaf.lock().unwrap().contains(&to) => {
+                Ok(node)
+            }
             _ => Err(io::ErrorKind::HostUnreachable.into()),
         }
     }
@@ -288,8 +294,11 @@ impl World {
     }
 
     pub async fn start(self: &Arc<Self>, id: u64) -> RaftNode {
-        let seams = seams(self.disk(id));
-        let node = RaftNode::open(NodeId(id), &seams, &timing(), "flock", self.link(id)).await.unwrap();
+        self.start_on(id, &seams(self.disk(id))).await
+    }
+
+    pub async fn start_on(self: &Arc<Self>, id: u64, seams: &Seams) -> RaftNode {
+        let node = RaftNode::open(NodeId(id), seams, &timing(), "flock", self.link(id)).await.unwrap();
         self.nodes.lock().unwrap().insert(NodeId(id), node.clone());
         self.mend(id);
         node
@@ -347,7 +356,13 @@ impl World {
         self.relink();
     }
 
+    /// Nobody reaches the node any more; it still reaches everybody.
+    pub fn deafen(&self, id: u64) {
+        self.deaf.lock().unwrap().insert(NodeId(id));
+    }
+
     pub fn mend(&self, id: u64) {
+        self.deaf.lock().unwrap().remove(&NodeId(id));
         self.cut.lock().unwrap().remove(&NodeId(id));
         self.relink();
     }
@@ -362,12 +377,19 @@ impl World {
         for id in 1..=count {
             world.start(id).await;
         }
+        let leader = world.form().await;
+        (world, leader)
+    }
+
+    /// Founds a mesh of the nodes that there are, all voters.
+    pub async fn form(&self) -> RaftNode {
+        let count = self.nodes().len() as u64;
         let voters = (1..=count).map(|id| (NodeId(id), format!("n{id}:7400"))).collect();
-        world.nodes()[0].initialize(voters).await.unwrap();
-        let leader = world.leader().await;
+        self.nodes()[0].initialize(voters).await.unwrap();
+        let leader = self.leader().await;
         leader.ensure_linearizable().await.unwrap();
         leader.propose(crate::state::fixture::form(1..=count)).await.unwrap();
-        (world, leader)
+        leader
     }
 
     /// The leader that a majority follows, once there is one.
