@@ -1,6 +1,8 @@
 //! Who is there, and how bytes get to them: identity and certificates, one QUIC endpoint, formation and joining, the
 //! Raft log and the state it keeps, placement of roles. It knows no SQL and starts no role.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 mod formation;
 pub mod identity;
 pub mod mesh;

@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod propose;
+mod settle;
 mod start;
 
 pub(crate) use propose::Proposer;

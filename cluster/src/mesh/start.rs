@@ -1,7 +1,6 @@
 //! A node's way from its data directory to its place in the mesh.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -10,13 +9,11 @@ use greylag_config::NodeConfig;
 use greylag_protocol::{
     ErrorCode, MeshError, NodeUuid, Result,
     messages::join::{Authority, Candidate, JoinToken},
-    state::Command,
 };
 use rustls::pki_types::CertificateDer;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Alive, Inner, LinkState, Mesh, MeshStart, Proposer};
+use super::{Alive, Inner, Mesh, MeshStart, Proposer, settle};
 use crate::{
     formation::{Admissions, FoundingDesk, JoinDesk, Seeker, Sought, found, mint},
     identity::{
@@ -26,13 +23,8 @@ use crate::{
     },
     raft::{self, RaftNode},
     seams::Seams,
-    transport::{Credentials, Endpoint, Links, REMOVED, Switchboard, Wiring, accept_all},
+    transport::{Credentials, Endpoint, Links, Switchboard, Wiring, accept_all},
 };
-
-/// Between two looks at what peers say of this node, and two tries of what must succeed in the end.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// Between two lines of progress.
-const PROGRESS: Duration = Duration::from_secs(3);
 
 /// A node that has its key and its port, and no place yet.
 struct Arrival {
@@ -177,17 +169,18 @@ impl Arrival {
                 let founding = FoundingDesk::new(founding, self.store.clone(), self.seams.clock.clone())?;
                 let founding = Arc::new(founding);
                 self.desk.found(founding.clone());
-                begin(&founding, &raft, &links, &proposer).await?;
+                settle::begin(&founding, &raft, &links, &proposer).await?;
                 self.desk.admit(admissions);
             }
             None => self.desk.admit(admissions),
         }
-        let taking_part = take_part(&proposer, &links, returns);
+        let taking_part = settle::take_part(&proposer, &links, &self.config.mesh, returns);
         tokio::select! {
             part = taking_part => part?,
             error = raft.stopped() => return Err(error),
         }
-        self.describe_if_changed(&proposer);
+        let describing = settle::describe(proposer.clone(), self.candidate());
+        tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(describing));
         tracing::info!(node = %me, mesh = %membership.mesh, "the node is a member");
         Ok(Mesh {
             inner: Arc::new(Inner {
@@ -231,131 +224,6 @@ impl Arrival {
             proposer: proposer.clone(),
             clock: self.seams.clock.clone(),
         })
-    }
-
-    /// If the configuration says something else of this node than the mesh knows, tells the mesh, as soon as it can be
-    /// told.
-    fn describe_if_changed(&self, proposer: &Proposer) {
-        let Candidate { uuid, name, address, labels, outbound_only, .. } = self.candidate();
-        let proposer = proposer.clone();
-        let door = door(&self.config);
-        let telling = async move {
-            loop {
-                let state = proposer.state();
-                let Some(known) = state.member(proposer.me) else { return };
-                // Where the system chooses the door's port, whoever opens it says where it is.
-                let door = door.clone().or_else(|| known.door.clone());
-                let (node, name, address, labels) = (known.id, name.clone(), address.clone(), labels.clone());
-                let same = known.name == name
-                    && known.address == address
-                    && known.door == door
-                    && known.labels == labels
-                    && known.outbound_only == outbound_only;
-                if same {
-                    return;
-                }
-                let command = Command::Describe { node, uuid, name, address, door, labels, outbound_only };
-                match proposer.propose(command).await {
-                    Ok(_) => return,
-                    Err(error) if !error.is_retryable() => {
-                        tracing::warn!(%error, "the mesh does not accept this node's description");
-                        return;
-                    }
-                    Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
-                }
-            }
-        };
-        tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(telling));
-    }
-}
-
-/// Waits for every founding member to have stored its enrolment, which it shows by its link, and begins the log.
-async fn begin(desk: &FoundingDesk, raft: &RaftNode, links: &Links, proposer: &Proposer) -> Result<()> {
-    if !raft.is_initialized().await? {
-        let mut states = links.watch();
-        loop {
-            let all_linked = |states: &BTreeMap<_, _>| states.values().all(|state| *state == LinkState::Connected);
-            let linked = async { states.wait_for(all_linked).await.is_ok() };
-            match tokio::time::timeout(PROGRESS, linked).await {
-                Ok(true) => break,
-                Ok(false) => return Err(MeshError::internal("the links are gone")),
-                Err(_) => {
-                    let states = links.watch().borrow().clone();
-                    let missing: Vec<String> = desk
-                        .members()
-                        .await
-                        .into_iter()
-                        .filter(|member| states.get(&member.id) == Some(&LinkState::Lost))
-                        .map(|member| member.candidate.name)
-                        .collect();
-                    tracing::info!(?missing, "waiting for founding members");
-                }
-            }
-        }
-        let members = desk.members().await.into_iter().filter(|member| member.voter);
-        raft.initialize(members.map(|member| (member.id, member.candidate.address)).collect()).await?;
-    }
-    let form = desk.form_command().await?;
-    while raft.state().mesh.is_none() {
-        if let Err(error) = proposer.propose(form.clone()).await {
-            tracing::warn!(%error, "the mesh could not be formed yet");
-            if !error.is_retryable() {
-                return Err(error);
-            }
-        }
-        // Another node may lead: then the command comes back with the log.
-        let formed = async { raft.watch().wait_for(|state| state.mesh.is_some()).await.is_ok() };
-        let _ = tokio::time::timeout(RETRY_PAUSE, formed).await;
-    }
-    Ok(())
-}
-
-/// Waits until the log has named this node, and, as far as a leader can be reached, until it is up to date.
-async fn take_part(proposer: &Proposer, links: &Links, returns: bool) -> Result<()> {
-    let me = proposer.me;
-    let removed = || MeshError::new(ErrorCode::NotAMember, REMOVED).at_node(me);
-    let told = async {
-        loop {
-            if links.refused_with(ErrorCode::NotAMember).is_some_and(|error| error.message == REMOVED) {
-                return;
-            }
-            tokio::time::sleep(RETRY_PAUSE).await;
-        }
-    };
-    let named = async {
-        let mut changes = proposer.raft.watch();
-        let mut reported = Instant::now();
-        loop {
-            let state = changes.borrow_and_update().clone();
-            if state.removed.contains(&me) {
-                return Err(removed());
-            }
-            if state.members.contains_key(&me) {
-                break;
-            }
-            if reported.elapsed() >= PROGRESS {
-                reported = Instant::now();
-                tracing::info!(node = %me, "waiting for the mesh to begin, or for its log");
-            }
-            match tokio::time::timeout(PROGRESS, changes.changed()).await {
-                Ok(Err(_)) => return Err(MeshError::new(ErrorCode::ShuttingDown, "the log is closed")),
-                Ok(Ok(())) | Err(_) => {}
-            }
-        }
-        loop {
-            match proposer.catch_up().await {
-                Ok(()) => return Ok(()),
-                Err(error) if returns => {
-                    tracing::warn!(%error, "no leader can be reached: the node goes on with what it knew");
-                    return Ok(());
-                }
-                Err(error) => tracing::warn!(%error, "the log cannot be caught up with yet"),
-            }
-        }
-    };
-    tokio::select! {
-        named = named => named,
-        () = told => Err(removed()),
     }
 }
 

@@ -20,6 +20,8 @@ use crate::raft::{RAFT_CALL_BYTES_MAX, RaftLink};
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest that a peer may take to answer a beat.
 const BEAT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Priority of streams that carry no rows. Rows have 0: however many of them wait to be sent, Raft goes first.
+const CONTROL_PRIORITY: i32 = 1;
 /// What a beat is answered with.
 pub(super) const BEAT_ANSWER: &[u8] = b"!";
 
@@ -27,12 +29,21 @@ pub(super) const BEAT_ANSWER: &[u8] = b"!";
 pub(super) async fn open(connection: &Connection, tag: StreamTag) -> Result<(SendStream, RecvStream)> {
     let opening = async {
         let (mut send, recv) = connection.open_bi().await.map_err(|error| refusal::of_connection(&error))?;
+        prioritise(&send, tag);
         send.write_all(&[tag as u8]).await.map_err(|error| refusal::of_write(&error))?;
         Ok((send, recv))
     };
     tokio::time::timeout(OPEN_TIMEOUT, opening)
         .await
         .unwrap_or_else(|_| Err(refusal::unreachable_peer("the peer takes no more streams")))
+}
+
+/// Puts what is sent on a stream of this tag before or behind others.
+pub(super) fn prioritise(send: &SendStream, tag: StreamTag) {
+    if tag != StreamTag::Data {
+        // An error means that the stream has ended already.
+        let _ = send.set_priority(CONTROL_PRIORITY);
+    }
 }
 
 /// Asks the peer for a sign of life.

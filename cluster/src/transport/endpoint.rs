@@ -23,10 +23,8 @@ use crate::{
 
 /// Round trip assumed before one has been measured. quinn's 333 ms makes a lost first packet cost a second.
 const INITIAL_RTT: Duration = Duration::from_millis(50);
-/// Bytes in flight towards us on one stream: a few batches, so that one slow consumer holds back its own stream alone.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// Bytes in flight towards us on one connection, over all streams: a bound on what a peer can make us hold.
-const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+/// Bytes that a peer may send on one stream before we have read them: a few batches.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// Bytes of ours that one connection holds until they are acknowledged.
 const SEND_WINDOW_BYTES: u64 = 16 << 20;
 /// Handshakes waiting to be taken up.
@@ -172,6 +170,9 @@ fn transport(limits: &Limits, timing: &Timing) -> Result<TransportConfig> {
     let idle = Duration::from_millis(timing.idle_timeout_ms)
         .try_into()
         .map_err(|_| MeshError::new(ErrorCode::InvalidConfig, "`timing.idle_timeout_ms` is too large for QUIC"))?;
+    // Room for every stream's window: were it less, a few streams that nobody reads would hold up Raft's as well.
+    let connection_window = u64::from(STREAM_WINDOW_BYTES) * (u64::from(limits.peer_streams_max) + 1);
+    let connection_window = VarInt::from_u64(connection_window).unwrap_or(VarInt::MAX);
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(idle))
@@ -180,7 +181,7 @@ fn transport(limits: &Limits, timing: &Timing) -> Result<TransportConfig> {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .receive_window(connection_window)
         .send_window(SEND_WINDOW_BYTES)
         .initial_rtt(INITIAL_RTT);
     Ok(transport)

@@ -72,6 +72,9 @@ impl Switchboard {
         let mut tag = [0];
         let reading = async { recv.read_exact(&mut tag).await.map_err(|error| refusal::of_read_exact(&error)) };
         let tag = within(self.call_timeout, reading).await.and_then(|()| StreamTag::try_from(tag[0]));
+        if let Ok(tag) = tag {
+            calls::prioritise(&send, tag);
+        }
         let served = match tag {
             Ok(StreamTag::Raft) => self.serve_raft(&mut send, &mut recv).await,
             Ok(StreamTag::Beat) => answer(&mut send, calls::BEAT_ANSWER).await,

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use greylag_cluster::{Seams, seams::Disk};
@@ -135,6 +136,26 @@ fn a_founder_that_does_not_come_back_is_not_replaced() {
         }
     }
     let rest: Vec<Starting> = rest.into_iter().map(|ordinal| Site::start(&sites[ordinal])).collect();
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     assert!(rest.iter().all(|node| !node.is_finished()), "the two of them wait, and found nothing");
+}
+
+#[test]
+fn a_mesh_forms_whichever_moment_of_it_a_node_dies_at() {
+    for (round, delay_ms) in [40, 80, 120, 160, 200, 250, 300, 400].into_iter().enumerate() {
+        let sites = founding_sites(3);
+        let mut starting: Vec<Starting> = sites.iter().map(Site::start).collect();
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        let victim = round % 3;
+        starting.remove(victim).kill();
+        starting.insert(victim, sites[victim].start());
+        let nodes: Vec<Node> = starting.into_iter().map(Starting::settled).collect();
+        let ids: BTreeSet<NodeId> = nodes.iter().map(Node::id).collect();
+        assert_eq!(ids, BTreeSet::from([NodeId(1), NodeId(2), NodeId(3)]), "killed after {delay_ms} ms");
+        assert_eq!(nodes.iter().map(|node| node.mesh.id()).collect::<BTreeSet<_>>().len(), 1);
+        for node in &nodes {
+            node.block_on(node.mesh.catch_up()).unwrap();
+            assert_eq!(node.mesh.state().members.len(), 3);
+        }
+    }
 }

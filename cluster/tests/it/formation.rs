@@ -99,6 +99,16 @@ fn a_mesh_of_one_needs_no_seed_and_comes_back() {
 }
 
 #[test]
+fn a_node_that_is_its_own_only_seed_founds_alone_and_its_name_binds() {
+    let mut site = founding_sites(1).remove(0);
+    let node = site.run();
+    assert_eq!(node.mesh.state().members.len(), 1);
+    node.shut_down();
+    site.config.mesh = "another".into();
+    assert_code(&site.start().refused(), ErrorCode::FormationMismatch);
+}
+
+#[test]
 fn nodes_that_disagree_on_how_to_form_say_so_and_end() {
     for change in [0, 1] {
         let mut sites = founding_sites(2);

@@ -128,6 +128,12 @@ fn without_a_majority_a_change_fails_in_time_and_a_node_starts_all_the_same() {
     }
     let mut nodes = form(&sites);
     let last = nodes.remove(0);
+    // What is committed is on disk no later than with the next entry.
+    for ordinal in 0..3 {
+        let command = Command::ApplySource { spec: source(&format!("s_{ordinal}")), expect_version: None };
+        last.block_on(last.mesh.propose(command)).unwrap();
+    }
+    last.block_on(last.mesh.catch_up()).unwrap();
     nodes.into_iter().for_each(Node::kill);
 
     let since = Instant::now();

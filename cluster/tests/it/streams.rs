@@ -13,9 +13,10 @@ use greylag_cluster::{
 use greylag_protocol::{
     ErrorCode, MeshError, NodeId,
     frame::{FrameKind, HEAD_BYTES, StreamTag},
+    state::Command,
 };
 
-use crate::node::{Node, assert_code, form, founding_sites, until};
+use crate::node::{Node, assert_code, form, founding_sites, source, until};
 
 /// Two members with a link, the second of which answers data streams with `serve`.
 fn pair<F: Future<Output = ()> + Send + 'static>(serve: fn(Incoming) -> F) -> (Node, Node) {
@@ -234,4 +235,47 @@ fn more_streams_than_the_peer_allows_wait_and_then_fail_by_name() {
         };
         tokio::time::timeout(Duration::from_secs(20), again).await.unwrap();
     });
+}
+
+/// Reads nothing, until its peer goes away.
+async fn deaf(stream: Incoming) {
+    let Incoming { send, recv, .. } = stream;
+    let _ = send.stopped().await;
+    drop(recv);
+}
+
+#[test]
+fn streams_that_nobody_reads_hold_up_nothing_else() {
+    let (first, second) = pair(deaf);
+    let filled = std::sync::Arc::new(AtomicUsize::new(0));
+    first.block_on(async {
+        for _ in 0..64 {
+            let (_reader, mut writer) = opened(&first, second.id()).await;
+            let filled = filled.clone();
+            first.spawn(async move {
+                let _reader = _reader;
+                loop {
+                    let payload = Bytes::from(vec![1; 256 << 10]);
+                    let writing = writer.write_frame(FrameKind::Batch, payload);
+                    match tokio::time::timeout(Duration::from_secs(1), writing).await {
+                        Ok(sent) => sent.unwrap(),
+                        Err(_) => break,
+                    }
+                }
+                filled.fetch_add(1, Ordering::SeqCst);
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    until("every stream is full", || filled.load(Ordering::SeqCst) == 64);
+    for node in [&first, &second] {
+        let since = std::time::Instant::now();
+        for ordinal in 0..10 {
+            let command = Command::ApplySource { spec: source(&format!("s_{ordinal}")), expect_version: None };
+            node.block_on(node.mesh.propose(command)).unwrap();
+        }
+        println!("write_beside_full_streams_ms={}", since.elapsed().as_millis() / 10);
+        let other = if node.id() == first.id() { second.id() } else { first.id() };
+        assert_eq!(node.link(other), Some(LinkState::Connected));
+    }
 }
