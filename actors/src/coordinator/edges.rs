@@ -27,7 +27,24 @@ pub fn candidates(ctx: &NodeCtx, source: &SourceName) -> Vec<Candidate> {
     holders.into_iter().map(|node| Candidate { linked: linked(&node), node }).collect()
 }
 
-/// The same, nearest first.
+/// Returns as soon as an edge of the source can be reached.
+pub async fn some_edge(ctx: &NodeCtx, source: &SourceName) {
+    let mut states = ctx.mesh.watch();
+    let mut links = ctx.mesh.links();
+    while !candidates(ctx, source).iter().any(|edge| edge.linked) {
+        let changed = tokio::select! {
+            biased;
+            changed = states.changed() => changed,
+            changed = links.changed() => changed,
+        };
+        if changed.is_err() {
+            // The mesh is closing: there will be none.
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Live holders, the nearest first.
 pub fn nearest(ctx: &NodeCtx, source: &SourceName) -> Vec<NodeId> {
     let mut edges = candidates(ctx, source);
     edges.sort_by_key(|edge| (!edge.linked, edge.node != ctx.node, edge.node));

@@ -4,72 +4,22 @@
 use std::sync::Arc;
 
 use greylag_cluster::Incoming;
-use ractor::{Actor, ActorProcessingErr, ActorRef};
-use ractor_cluster::RactorMessage;
+use greylag_protocol::{MeshError, Result};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use super::serve::serve;
-use crate::{
-    NodeCtx,
-    task::{TaskGuard, caught},
-};
+use crate::NodeCtx;
 
-pub struct DoorActor;
-
-#[derive(RactorMessage)]
-pub enum DoorMessage {
-    /// The task that takes streams has died.
-    Ended,
-}
-
-pub struct State {
-    _taking: TaskGuard,
-}
-
-type Streams = Arc<Mutex<mpsc::Receiver<Incoming>>>;
-
-impl Actor for DoorActor {
-    type Msg = DoorMessage;
-    type State = State;
-    type Arguments = (Arc<NodeCtx>, Streams);
-
-    async fn pre_start(
-        &self,
-        myself: ActorRef<DoorMessage>,
-        (ctx, streams): Self::Arguments,
-    ) -> Result<State, ActorProcessingErr> {
-        let taking = TaskGuard::control(async move {
-            let taking = async {
-                take(ctx, streams).await;
-                Ok(())
-            };
-            if caught("the edge door", taking).await.is_err() {
-                let _ = myself.cast(DoorMessage::Ended);
-            }
-        });
-        Ok(State { _taking: taking })
-    }
-
-    async fn handle(
-        &self,
-        _myself: ActorRef<DoorMessage>,
-        message: DoorMessage,
-        _state: &mut State,
-    ) -> Result<(), ActorProcessingErr> {
-        match message {
-            DoorMessage::Ended => Err("the edge door has broken down".into()),
-        }
-    }
-}
-
-/// Ends with the node.
-async fn take(ctx: Arc<NodeCtx>, streams: Streams) {
+/// Takes streams until the node stops.
+pub async fn take(ctx: Arc<NodeCtx>, streams: Arc<Mutex<mpsc::Receiver<Incoming>>>) -> Result<()> {
     let at_once = Arc::new(Semaphore::new(ctx.limits.peer_streams_max.max(1) as usize));
     let mut streams = streams.lock().await;
     loop {
-        let Ok(permit) = at_once.clone().acquire_owned().await else { break };
+        let permit = at_once.clone().acquire_owned().await;
+        let permit = permit.map_err(|_| MeshError::internal("the edge door's semaphore was closed"))?;
         let Some(incoming) = streams.recv().await else { break };
         let served = ctx.clone();
+        // It ends by itself: with its stream, its deadline or the node.
         let _ = ctx.seams.queries.spawn(Box::pin(async move {
             serve(served, incoming).await;
             drop(permit);
@@ -77,4 +27,5 @@ async fn take(ctx: Arc<NodeCtx>, streams: Streams) {
     }
     // The mesh has closed; what is left to do is to be stopped.
     ctx.stopping.cancelled().await;
+    Ok(())
 }

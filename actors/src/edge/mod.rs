@@ -34,7 +34,7 @@ pub fn child_spec(ctx: &Arc<NodeCtx>, source: SourceName) -> ChildSpec {
 /// What takes the edge calls of other nodes and hands each to the edge it is for; one on every node, whatever its
 /// roles. `streams` is `Mesh::serve(StreamTag::Data)`: it can be had only once, so it outlives the actor.
 pub fn door_spec(ctx: &Arc<NodeCtx>, streams: Arc<Mutex<mpsc::Receiver<Incoming>>>) -> ChildSpec {
-    let name = "edge-door";
-    let (full, ctx) = (ctx.name(name), ctx.clone());
-    ChildSpec::of(name, full, move || (door::DoorActor, (ctx.clone(), streams.clone())))
+    let home = ctx.home.clone();
+    let ctx = ctx.clone();
+    ChildSpec::task(&home, "edge-door", move || door::take(ctx.clone(), streams.clone()))
 }

@@ -8,6 +8,7 @@ mod limits_test;
 mod restart_test;
 mod source;
 mod steps_test;
+mod wire_test;
 
 use std::{
     collections::BTreeMap,
@@ -23,6 +24,7 @@ use futures::StreamExt;
 use greylag_config::Limits;
 use greylag_protocol::{
     ErrorCode, MeshError, Result, SourceName,
+    frame::StreamTag,
     principal::{Principal, PrincipalKind},
     state::{Role, SourceSpec},
     statement::{AdminCall, AdminReply, Delivery, RunningStatement, Session, SessionOptions, StatementService},
@@ -33,8 +35,11 @@ use self::{
     source::{FakeConnectors, FakeSource, NoSecrets, value},
 };
 use crate::{
+    coordinator, edge,
     fixture::{PATIENCE, config, free_ports, mesh, until},
-    node::{Node, NodeParts, PeersKind},
+    node::{Node, NodeParts, PeersKind, context},
+    placement::RoleSpecs,
+    planner, policy,
 };
 
 /// Rows in a batch of these tests.
@@ -49,6 +54,11 @@ struct World {
 
 impl World {
     async fn start(nodes: usize, rows: u64, limits: Limits) -> Self {
+        Self::start_with(nodes, rows, limits, None).await
+    }
+
+    /// As `start`, but the edge door of one of the nodes is the test's.
+    async fn start_with(nodes: usize, rows: u64, limits: Limits, impostor: Option<(usize, Streams)>) -> Self {
         let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(nodes));
         let source = FakeSource::new(rows);
         let meshes = (0..nodes).map(|which| {
@@ -73,7 +83,22 @@ impl World {
                 timing: Default::default(),
                 peers: PeersKind::Stream,
             };
-            world.nodes.push(Some(Node::start(parts).await.unwrap()));
+            let node = match &impostor {
+                Some((at, streams)) if *at == which => {
+                    // It holds the role in the state, and answers as it likes.
+                    let data = parts.mesh.serve(StreamTag::Data).unwrap();
+                    streams.send(data).unwrap_or_else(|_| panic!("nobody plays the impostor"));
+                    let roles: RoleSpecs = Arc::new(|ctx, role| match role {
+                        Role::Coordinator => coordinator::child_spec(ctx),
+                        Role::Planner => planner::child_spec(ctx),
+                        Role::Policy => policy::child_spec(ctx),
+                        Role::Edge(source) => edge::child_spec(ctx, source.clone()),
+                    });
+                    Node::assemble(context(&parts), parts.peers, Vec::new(), roles).await.unwrap()
+                }
+                _ => Node::start(parts).await.unwrap(),
+            };
+            world.nodes.push(Some(node));
         }
         for node in world.nodes.iter().flatten() {
             let ready = node.wait_ready(&[Role::Coordinator, Role::Planner, Role::Policy]);
@@ -121,7 +146,8 @@ impl World {
         assert!(matches!(reply.unwrap(), AdminReply::Applied { version: 1, changed: true }));
         until("the edges run", || {
             let running = self.nodes.iter().flatten().filter(|n| n.ctx().directory.actor(&role).is_some());
-            running.count() == replicas as usize
+            let known = self.node(0).ctx().mesh.state().live_holders(&role);
+            running.count() == replicas as usize && known.len() == replicas as usize
         })
         .await;
     }
@@ -152,13 +178,20 @@ impl World {
         rows.map(|(b, row)| (text(b, "rule", row), text(b, "state", row))).collect()
     }
 
+    /// Stops all nodes, and waits until nothing of them is left.
     async fn stop(self) {
-        for node in self.nodes.iter().flatten() {
+        let mut left = Vec::new();
+        for node in self.nodes.into_iter().flatten() {
             node.shutdown().await;
             node.ctx().mesh.shutdown().await;
+            left.push(Arc::downgrade(node.ctx()));
         }
+        until("nothing of the nodes is left", || left.iter().all(|ctx| ctx.upgrade().is_none())).await;
     }
 }
+
+/// Where the data streams of an impostor go.
+type Streams = tokio::sync::mpsc::UnboundedSender<tokio::sync::mpsc::Receiver<greylag_cluster::Incoming>>;
 
 /// Reads a statement to its end.
 async fn read(mut running: RunningStatement) -> Result<Vec<RecordBatch>> {

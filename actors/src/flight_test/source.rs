@@ -230,7 +230,7 @@ impl Connector for FakeConnector {
 }
 
 /// Rows `from..from + rows` of this edge's own order.
-fn batch(edge: usize, all: u64, from: u64, rows: u64) -> RecordBatch {
+pub fn batch(edge: usize, all: u64, from: u64, rows: u64) -> RecordBatch {
     let keys: Vec<i64> = (from..from + rows).map(|n| ((n + edge as u64 * all / 3) % all) as i64).collect();
     let values: StringArray = keys.iter().map(|k| value(*k)).collect();
     RecordBatch::try_new(schema(), vec![Arc::new(Int64Array::from(keys)), Arc::new(values)]).unwrap()

@@ -136,6 +136,7 @@ async fn a_source_is_refused_found_and_forgotten() {
     assert_eq!(world.run(&anybody(), "stream a").await.err().unwrap().code, ErrorCode::UnknownTable);
     let again = statements.admin(&admin(), AdminCall::DropSource { name: SourceName::new("a").unwrap() }).await;
     assert_eq!(again.unwrap_err().code, ErrorCode::UnknownSource);
+    drop(statements);
     world.stop().await;
 }
 
@@ -158,6 +159,7 @@ async fn tokens_are_made_for_admins_alone() {
     // No door's crate is plugged in here.
     let bearer = AdminCall::IssueBearer { subject: "ada".into(), roles: Vec::new(), ttl_secs: 60 };
     assert_eq!(statements.admin(&admin(), bearer).await.unwrap_err().code, ErrorCode::Unsupported);
+    drop(statements);
     world.stop().await;
 }
 

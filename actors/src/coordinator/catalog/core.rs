@@ -13,7 +13,7 @@ use greylag_protocol::{Epoch, ErrorCode, MeshError, NodeId, Result, SourceName, 
 
 use crate::planner::port::Catalog;
 
-/// Pause before a failed reading is repeated, milliseconds; doubled at each failure in a row.
+/// Pause after all edges of a source have failed, milliseconds; doubled at each such round in a row.
 pub const RETRY_MS_MIN: u64 = 200;
 pub const RETRY_MS_MAX: u64 = 10_000;
 
@@ -201,10 +201,17 @@ impl CatalogCore {
 }
 
 impl Entry {
+    /// The next edge is asked at once; after each round of all of them there is a pause.
     fn failed(&mut self, now_ms: u64, error: MeshError) {
-        let pause = RETRY_MS_MIN.saturating_mul(1 << self.failures.min(16)).min(RETRY_MS_MAX);
         self.failure = Some(error);
         self.failures = self.failures.saturating_add(1);
+        let edges = self.edges.len().max(1) as u32;
+        let (rounds, over) = (self.failures / edges, self.failures % edges);
+        let pause = if over > 0 {
+            0
+        } else {
+            RETRY_MS_MIN.saturating_mul(1 << rounds.saturating_sub(1).min(16)).min(RETRY_MS_MAX)
+        };
         self.due_ms = Some(now_ms + pause);
     }
 }

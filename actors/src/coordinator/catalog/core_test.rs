@@ -64,15 +64,19 @@ fn reads_once_and_again_when_old() {
 fn another_edge_is_asked_after_a_failure() {
     let mut core = CatalogCore::new(TTL);
     core.on(0, Event::State(Epoch(1), vec![declared("a", 1, &[1, 2])]));
-    assert!(core.on(5, failed("a", 1)).is_empty());
+    assert_eq!(core.on(5, failed("a", 1)), [fetch("a", 2, 2)], "at once");
     assert_eq!(core.view().catalog.unavailable[&name("a")].code, ErrorCode::SourceUnreachable);
-    assert_eq!(core.due_ms(), Some(5 + RETRY_MS_MIN));
-    assert_eq!(core.on(5 + RETRY_MS_MIN, Event::Tick), [fetch("a", 2, 2)]);
-    core.on(300, failed("a", 2));
-    assert_eq!(core.due_ms(), Some(300 + 2 * RETRY_MS_MIN));
-    // A statement in need does not wait for the pause.
-    assert_eq!(core.on(301, Event::Refresh), [fetch("a", 1, 3)]);
-    core.on(310, got("a", 3));
+    assert!(core.view().reading.contains(&name("a")));
+    // After both there is a pause, and a longer one after the next round.
+    assert!(core.on(10, failed("a", 2)).is_empty());
+    assert_eq!(core.due_ms(), Some(10 + RETRY_MS_MIN));
+    assert_eq!(core.on(10 + RETRY_MS_MIN, Event::Tick), [fetch("a", 1, 3)]);
+    assert_eq!(core.on(300, failed("a", 3)), [fetch("a", 2, 4)]);
+    core.on(310, failed("a", 4));
+    assert_eq!(core.due_ms(), Some(310 + 2 * RETRY_MS_MIN));
+    // A statement in need does not wait for it.
+    assert_eq!(core.on(311, Event::Refresh), [fetch("a", 1, 5)]);
+    core.on(320, got("a", 5));
     assert!(core.view().failures.is_empty());
 }
 

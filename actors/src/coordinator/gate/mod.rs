@@ -73,8 +73,7 @@ impl ReleaseGate {
     }
 
     /// Hands over a batch, waiting for room.
-    pub async fn push(&self, attempt: u32, batch: RecordBatch) -> Result<(), Refusal> {
-        let mut parcel = Parcel::new(batch);
+    pub async fn push(&self, attempt: u32, mut parcel: Parcel) -> Result<(), Refusal> {
         loop {
             let mut space = pin!(self.inner.space.notified());
             space.as_mut().enable();

@@ -95,7 +95,6 @@ pub enum Event {
         complete: bool,
     },
     DeadlinePassed,
-    ShuttingDown,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,9 +201,6 @@ impl QueryCore {
                 self.cancel(MeshError::new(ErrorCode::Cancelled, "the statement's reader has gone"))
             }
             (Event::DeadlinePassed, _) => self.fail(MeshError::new(ErrorCode::Deadline, "the deadline has passed")),
-            (Event::ShuttingDown, _) => {
-                self.fail(MeshError::new(ErrorCode::ShuttingDown, "the coordinator is shutting down"))
-            }
             _ => Vec::new(),
         }
     }

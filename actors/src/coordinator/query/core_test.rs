@@ -130,7 +130,6 @@ fn every_stage_can_be_ended_from_outside() {
         (Event::DeadlinePassed, ErrorCode::Deadline, Stage::Failed),
         (Event::CancelAsked { by: "ada".into() }, ErrorCode::Cancelled, Stage::Cancelled),
         (Event::ReaderGone { complete: false }, ErrorCode::Cancelled, Stage::Cancelled),
-        (Event::ShuttingDown, ErrorCode::ShuttingDown, Stage::Failed),
     ];
     for (event, code, stage) in ends {
         for steps in 0..=5 {

@@ -354,6 +354,9 @@ impl QueryState {
 
     /// Gives back everything that others wait for. The rows that are at the outlet stay for their reader.
     pub fn close(&mut self) {
+        if self.registered.take().is_some() {
+            tracing::debug!(query = %self.job.query, door = self.job.session.door, stage = self.stage().name(), "a statement has ended");
+        }
         self.stop_run();
         if !self.core.stage().is_over() {
             let error = if self.coordinator.ctx.stopping.is_cancelled() {
@@ -364,7 +367,6 @@ impl QueryState {
             self.fail(error.at_node(self.coordinator.ctx.node));
         }
         self.slot = None;
-        self.registered = None;
         self.row.set(ActorState::Stopped);
     }
 }

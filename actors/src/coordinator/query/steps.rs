@@ -19,7 +19,11 @@ use crate::{
     coordinator::{
         Coordinator, HANDLE_WAIT_MAX,
         edges::LiveEdges,
-        gate::{ReleaseGate, check::Verified, core::Refusal},
+        gate::{
+            ReleaseGate,
+            check::Verified,
+            core::{Parcel, Refusal},
+        },
         handle_within,
         ledger::QueryEntry,
         system::Tables,
@@ -110,7 +114,7 @@ pub async fn pump(
     while let Some(batch) = batches.next().await {
         let batch = batch?;
         let count = batch.num_rows() as u64;
-        outlet.push(run, batch).await.map_err(refused)?;
+        outlet.push(run, Parcel::new(batch)).await.map_err(refused)?;
         rows += count;
         entry.rows(count);
     }

@@ -7,7 +7,7 @@ use greylag_protocol::{AttemptId, ErrorCode, MeshError, SubqueryId, statement::B
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use ractor_cluster::RactorMessage;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, sleep, timeout};
 
 use super::{
     Arguments, QueryFacts,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     coordinator::{
-        edges::candidates,
+        edges::{candidates, some_edge},
         gate::ReleaseGate,
         query::{QueryMessage, core::Event as QueryEvent},
     },
@@ -147,6 +147,10 @@ impl SubqueryState {
     }
 
     async fn happened(&mut self, myself: &ActorRef<SubqueryMessage>, event: Event) {
+        if let Event::Failed { attempt, error } | Event::GateFailed { attempt, error } = &event {
+            let (query, source) = (self.facts.query, &self.plan.source);
+            tracing::info!(%query, %source, attempt, code = %error.code, node = ?error.node, "an attempt has failed");
+        }
         let mut todo = VecDeque::from(self.core.on(event));
         while let Some(effect) = todo.pop_front() {
             let more = self.perform(myself, effect).await;
@@ -174,13 +178,18 @@ impl SubqueryState {
                 let granted = self.facts.budget.spend();
                 return self.core.on(Event::Budget { granted });
             }
-            Effect::Wait { attempt, ms: 0 } => {
+            Effect::Wait { attempt, ms: 0, .. } => {
                 return self.core.on(Event::Waited { attempt, edges: self.edges() });
             }
-            Effect::Wait { attempt, ms } => {
+            Effect::Wait { attempt, ms, or_edge } => {
                 let (ctx, source, me) = (self.facts.ctx.clone(), self.plan.source.clone(), myself.clone());
                 self.timer = Some(TaskGuard::control(async move {
-                    sleep(Duration::from_millis(ms)).await;
+                    let pause = Duration::from_millis(ms);
+                    match or_edge {
+                        // Which of the two it was does not matter.
+                        true => drop(timeout(pause, some_edge(&ctx, &source)).await),
+                        false => sleep(pause).await,
+                    }
                     let edges = candidates(&ctx, &source);
                     let _ = me.cast(SubqueryMessage::Happened(Event::Waited { attempt, edges }));
                 }));

@@ -18,6 +18,10 @@ pub const BACKOFF_MS_MIN: u64 = 50;
 /// Longest pause, milliseconds: with it a restart still begins within a second.
 pub const BACKOFF_MS_MAX: u64 = 800;
 
+/// Pause while no edge can be reached, milliseconds. With the attempts' bound it adds up to what the leader needs to
+/// notice a lost node and give its role to another, and no longer: then there is a prompt error.
+pub const NO_EDGE_MS: u64 = 1_000;
+
 /// Why an attempt was started, as `system.subqueries` shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
@@ -113,10 +117,11 @@ pub enum Effect {
     },
     /// Take one from the query's budget of restarts.
     SpendRestart,
-    /// Come back with [`Event::Waited`] after this time.
+    /// Come back with [`Event::Waited`] after this time; `or_edge`: or as soon as an edge can be reached.
     Wait {
         attempt: u32,
         ms: u64,
+        or_edge: bool,
     },
     StartAttempt {
         attempt: u32,
@@ -139,9 +144,15 @@ enum Phase {
     New,
     Running { edge: NodeId },
     Fencing { error: MeshError, edge: Option<NodeId> },
-    Asking { error: MeshError, rule: Rule, wait_ms: u64 },
+    Asking { error: MeshError, rule: Rule, wait: Pause },
     Waiting { rule: Rule },
     Over,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pause {
+    ms: u64,
+    or_edge: bool,
 }
 
 #[derive(Debug)]
@@ -200,9 +211,9 @@ impl SubqueryCore {
             (Event::Budget { granted: false }, Phase::Asking { error, .. }) => {
                 self.fail(worn_out(error, "the query's restarts are used up"))
             }
-            (Event::Budget { granted: true }, Phase::Asking { rule, wait_ms, .. }) => {
+            (Event::Budget { granted: true }, Phase::Asking { rule, wait: Pause { ms, or_edge }, .. }) => {
                 self.phase = Phase::Waiting { rule };
-                vec![Effect::Wait { attempt: self.attempt, ms: wait_ms }]
+                vec![Effect::Wait { attempt: self.attempt, ms, or_edge }]
             }
             (Event::Waited { attempt, edges }, Phase::Waiting { rule }) if attempt == self.attempt => {
                 self.start(edges, rule)
@@ -276,9 +287,14 @@ impl SubqueryCore {
         }
         let rule = if found.received_rows > 0 { Rule::R1 } else { Rule::R0 };
         let elsewhere = edges.iter().any(|c| c.linked && !self.tried.contains_key(&c.node));
-        let at_once = elsewhere && error.class() == ErrorClass::Transient;
-        let wait_ms = if at_once { 0 } else { backoff_ms(self.begun, dice) };
-        self.phase = Phase::Asking { error, rule, wait_ms };
+        let wait = if !edges.iter().any(|c| c.linked) {
+            Pause { ms: NO_EDGE_MS, or_edge: true }
+        } else if elsewhere && error.class() == ErrorClass::Transient {
+            Pause { ms: 0, or_edge: false }
+        } else {
+            Pause { ms: backoff_ms(self.begun, dice), or_edge: false }
+        };
+        self.phase = Phase::Asking { error, rule, wait };
         vec![Effect::SpendRestart]
     }
 

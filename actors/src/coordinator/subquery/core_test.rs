@@ -3,7 +3,9 @@
 
 use greylag_protocol::{ErrorCode, MeshError, NodeId, SourceName};
 
-use super::core::{BACKOFF_MS_MAX, BACKOFF_MS_MIN, Candidate, Effect, Event, Rule, Setting, SubqueryCore, backoff_ms};
+use super::core::{
+    BACKOFF_MS_MAX, BACKOFF_MS_MIN, Candidate, Effect, Event, NO_EDGE_MS, Rule, Setting, SubqueryCore, backoff_ms,
+};
 use crate::coordinator::gate::core::Fenced;
 
 const OWN: u64 = 9;
@@ -30,6 +32,10 @@ fn lost() -> MeshError {
 
 fn start(attempt: u32, edge: u64, rule: Rule) -> Effect {
     Effect::StartAttempt { attempt, edge: NodeId(edge), rule }
+}
+
+fn wait(attempt: u32, ms: u64) -> Effect {
+    Effect::Wait { attempt, ms, or_edge: false }
 }
 
 /// A sub-query with its first attempt running.
@@ -70,7 +76,7 @@ fn all_well() {
 fn killed_before_the_first_row_another_edge_takes_over_at_once() {
     let mut core = running(&[1, 2]);
     let effects = die(&mut core, lost(), 0, 0, edges(&[1, 2]));
-    assert_eq!(effects, [Effect::Wait { attempt: 2, ms: 0 }, start(2, 2, Rule::R0)]);
+    assert_eq!(effects, [wait(2, 0), start(2, 2, Rule::R0)]);
     assert_eq!(core.on(Event::Ended { attempt: 2 }), [Effect::Finish]);
 }
 
@@ -78,7 +84,7 @@ fn killed_before_the_first_row_another_edge_takes_over_at_once() {
 fn killed_while_held_back_is_r1() {
     let mut core = running(&[1, 2]);
     let effects = die(&mut core, lost(), 0, 500, edges(&[1, 2]));
-    assert_eq!(effects, [Effect::Wait { attempt: 2, ms: 0 }, start(2, 2, Rule::R1)]);
+    assert_eq!(effects, [wait(2, 0), start(2, 2, Rule::R1)]);
 }
 
 #[test]
@@ -107,10 +113,10 @@ fn two_kills_come_back_to_the_edge_that_failed_longest_ago() {
     let mut core = running(&[1, 2]);
     die(&mut core, lost(), 0, 0, edges(&[1, 2]));
     let effects = die(&mut core, lost(), 0, 4, edges(&[1, 2]));
-    assert_eq!(effects, [Effect::Wait { attempt: 3, ms: backoff_ms(2, 999) }, start(3, 1, Rule::R1)]);
+    assert_eq!(effects, [wait(3, backoff_ms(2, 999)), start(3, 1, Rule::R1)]);
     // A third edge that has come up in the meantime is preferred to both.
     let effects = die(&mut core, lost(), 0, 0, edges(&[1, 2, 3]));
-    assert_eq!(effects, [Effect::Wait { attempt: 4, ms: 0 }, start(4, 3, Rule::R0)]);
+    assert_eq!(effects, [wait(4, 0), start(4, 3, Rule::R0)]);
 }
 
 #[test]
@@ -138,7 +144,7 @@ fn a_permanent_error_is_never_retried() {
 fn an_overloaded_source_is_left_alone_for_a_while() {
     let mut core = running(&[1, 2]);
     let effects = die(&mut core, MeshError::new(ErrorCode::SourceBusy, "full"), 0, 0, edges(&[1, 2]));
-    assert_eq!(effects, [Effect::Wait { attempt: 2, ms: backoff_ms(1, 999) }, start(2, 2, Rule::R0)]);
+    assert_eq!(effects, [wait(2, backoff_ms(1, 999)), start(2, 2, Rule::R0)]);
 }
 
 #[test]
@@ -191,6 +197,11 @@ fn no_edge_is_waited_for_and_then_named() {
     core.on(Event::Fenced { found: Fenced::default(), edges: edges(&[3]), dice: 0 });
     core.on(Event::Budget { granted: true });
     assert_eq!(core.on(Event::Waited { attempt: 2, edges: edges(&[3]) }), [start(2, 3, Rule::R0)]);
+    // One that cannot be reached is not tried again before that has changed, or time has passed.
+    core.on(Event::Failed { attempt: 2, error: lost() });
+    core.on(Event::Fenced { found: Fenced::default(), edges: vec![unlinked(3)], dice: 0 });
+    let wait = core.on(Event::Budget { granted: true });
+    assert_eq!(wait, [Effect::Wait { attempt: 3, ms: NO_EDGE_MS, or_edge: true }]);
 }
 
 #[test]

@@ -99,11 +99,11 @@ async fn local(arguments: &AttemptArguments, entry: &AttemptEntry) -> Result<(),
     let mut batches = edge.query(subquery).await?;
     let mut rows = 0;
     while let Some(batch) = batches.next().await {
-        let batch = batch?;
-        let count = batch.num_rows() as u64;
-        entry.received(count, Parcel::new(batch.clone()).bytes);
+        let parcel = Parcel::new(batch?);
+        let count = parcel.batch.num_rows() as u64;
+        entry.received(count, parcel.bytes);
         rows += count;
-        gate.push(id.attempt, batch).await?;
+        gate.push(id.attempt, parcel).await?;
     }
     gate.complete(Verified::in_process(id.attempt, rows))?;
     Ok(())
@@ -165,7 +165,7 @@ async fn receive(arguments: &AttemptArguments, entry: &AttemptEntry, reader: &mu
                 let batch = decoder.batch(payload.clone())?;
                 check.batch(&payload, batch.num_rows())?;
                 entry.received(batch.num_rows() as u64, payload.len() as u64);
-                gate.push(id.attempt, under(&plan.schema, batch)?).await?;
+                gate.push(id.attempt, Parcel::new(under(&plan.schema, batch)?)).await?;
             }
             Some((FrameKind::Trailer, payload)) => {
                 let trailer: Trailer = wire::decode(&payload, SMALL_BYTES_MAX)?;
