@@ -92,8 +92,9 @@ impl Drop for Alive {
 
 impl Mesh {
     /// Opens the data directory and the endpoint; forms a mesh, joins one, or takes its old place in one. Returns when
-    /// the node is a member and has applied the log up to what the leader had committed when it asked (or, where no
-    /// leader can be reached after a restart, as soon as its own log is open and the time limit of a call has passed).
+    /// the node is a member and has applied the log up to what the leader had committed when it asked. After a restart
+    /// where no leader can be reached it returns with what its own log says, once the time limit of a call has passed
+    /// (and waits for a leader where its own log does not say anything yet).
     ///
     /// Dropping the future ends the attempt. It fails with GL4004, GL4005, GL4006 or GL4010 as soon as the mesh has
     /// refused the node, with GL4001 if the node has been removed; seeds that cannot be reached are asked again for
@@ -196,10 +197,13 @@ impl Mesh {
         Ok(token::format(&token))
     }
 
-    /// Resolves when this node's log has stopped for good, with the reason: its disk has failed, or it was shut down.
-    /// Nothing is committed or applied here after that.
+    /// Resolves when this node's part in the mesh has ended for good, with the reason: it was removed (GL4001), its
+    /// disk has failed, or it was shut down. Nothing is committed or applied here after that.
     pub async fn stopped(&self) -> MeshError {
-        self.inner.raft.stopped().await
+        tokio::select! {
+            error = self.inner.raft.stopped() => error,
+            () = settle::told_removed(&self.inner.proposer, self.inner.board.links()) => settle::removed(self.inner.me),
+        }
     }
 
     /// Leaves cleanly: hands leadership over if it can, tells the peers, syncs and closes the log.

@@ -26,4 +26,5 @@ mod seek;
 pub(crate) use admission::Admissions;
 pub(crate) use desk::JoinDesk;
 pub(crate) use founding::{FoundingDesk, found, mint};
+pub(crate) use roster::FOUNDERS_MAX;
 pub(crate) use seek::{Seeker, Sought};

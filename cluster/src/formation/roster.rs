@@ -6,15 +6,21 @@ use std::{
     time::Duration,
 };
 
-use greylag_protocol::{NodeUuid, messages::join::Candidate};
+use greylag_protocol::{
+    NodeUuid,
+    messages::join::{Candidate, JOIN_BYTES_MAX},
+    wire,
+};
 use tokio::{sync::watch, time::Instant};
 
 /// Without a word for so long, a node is taken for gone.
 const STALE: Duration = Duration::from_secs(5);
 /// Most nodes kept; more are not heard. (A mesh is founded by a handful.)
 const CANDIDATES_MAX: usize = 128;
-/// Most nodes passed on in one answer, so that it fits its frame.
-pub(super) const PASSED_ON_MAX: usize = 64;
+/// Most nodes that found a mesh together: all of them fit into one answer.
+pub(crate) const FOUNDERS_MAX: usize = 32;
+/// Bytes of candidates in one answer, which must fit its frame with the node's own.
+const PASSED_ON_BYTES_MAX: usize = JOIN_BYTES_MAX / 2;
 
 pub(super) struct Roster {
     me: Candidate,
@@ -59,7 +65,17 @@ impl Roster {
         let now = Instant::now();
         let heard = self.heard();
         let themselves = heard.values().filter(|h| h.itself.is_some_and(|at| now - at < STALE));
-        themselves.map(|h| h.candidate.clone()).take(PASSED_ON_MAX).collect()
+        let mut room = PASSED_ON_BYTES_MAX;
+        let mut passed_on = Vec::new();
+        for candidate in themselves.map(|h| &h.candidate).take(FOUNDERS_MAX) {
+            // What does not fit is heard of by asking its node itself.
+            let size = wire::encode(candidate, JOIN_BYTES_MAX).map_or(usize::MAX, |bytes| bytes.len());
+            if let Some(left) = room.checked_sub(size) {
+                room = left;
+                passed_on.push(candidate.clone());
+            }
+        }
+        passed_on
     }
 
     /// Wakes when somebody has come or has learnt something.
@@ -112,6 +128,7 @@ impl Roster {
 
 #[cfg(test)]
 mod tests {
+    use greylag_protocol::messages::join::JoinReplyBody;
     use uuid::Uuid;
 
     use super::*;
@@ -162,6 +179,13 @@ mod tests {
             roster.hear(candidate(n));
         }
         assert_eq!(roster.known().len(), CANDIDATES_MAX);
-        assert_eq!(roster.to_pass_on().len(), PASSED_ON_MAX);
+        assert_eq!(roster.to_pass_on().len(), FOUNDERS_MAX);
+        let wordy = |n| Candidate { labels: [("l".to_owned(), "x".repeat(8000))].into(), ..candidate(n) };
+        let roster = Roster::new(wordy(0));
+        (1..=20).for_each(|n| roster.hear(wordy(n)));
+        let passed_on = roster.to_pass_on();
+        assert_eq!(passed_on.len(), 4);
+        let answer = JoinReplyBody::Fresh { me: roster.me(), others: passed_on };
+        wire::encode(&answer, JOIN_BYTES_MAX).unwrap();
     }
 }

@@ -67,13 +67,15 @@ pub(super) async fn take_part(proposer: &Proposer, links: &Links, mesh_name: &st
     };
     tokio::select! {
         part = taking_part => part,
-        () = told_removed(links) => Err(removed(proposer.me)),
+        () = told_removed(proposer, links) => Err(removed(proposer.me)),
     }
 }
 
-/// Resolves when a peer says that this node has been taken out of the membership.
-async fn told_removed(links: &Links) {
-    while links.refused_with(ErrorCode::NotAMember).is_none_or(|error| error.message != REMOVED) {
+/// Resolves when the log, or a peer, says that this node has been taken out of the membership. (Peers cut a removed
+/// node off at once, so that it may never see the entry that removes it.)
+pub(super) async fn told_removed(proposer: &Proposer, links: &Links) {
+    let told = || links.refused_with(ErrorCode::NotAMember).is_some_and(|error| error.message == REMOVED);
+    while !told() && !proposer.state().removed.contains(&proposer.me) {
         tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
@@ -85,9 +87,6 @@ async fn named(proposer: &Proposer, mesh_name: &str) -> Result<()> {
     let mut reported = Instant::now();
     loop {
         let state = changes.borrow_and_update().clone();
-        if state.removed.contains(&me) {
-            return Err(removed(me));
-        }
         if let Some(facts) = state.mesh.as_ref().filter(|facts| facts.name != mesh_name) {
             let message = format!("the data directory belongs to mesh `{}`, not to `{mesh_name}`", facts.name);
             return Err(MeshError::new(ErrorCode::FormationMismatch, message));
@@ -120,7 +119,7 @@ async fn caught_up(proposer: &Proposer, returns: bool) -> Result<()> {
     }
 }
 
-fn removed(me: NodeId) -> MeshError {
+pub(super) fn removed(me: NodeId) -> MeshError {
     MeshError::new(ErrorCode::NotAMember, REMOVED).at_node(me)
 }
 

@@ -15,14 +15,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Alive, Inner, Mesh, MeshStart, Proposer, settle};
 use crate::{
-    formation::{Admissions, FoundingDesk, JoinDesk, Seeker, Sought, found, mint},
+    formation::{Admissions, FOUNDERS_MAX, FoundingDesk, JoinDesk, Seeker, Sought, found, mint},
     identity::{
         CertificateAuthority, NodeKey,
+        key::PUBLIC_KEY_BYTES,
         store::{Founding, IdentityStore, Membership},
         token,
     },
     raft::{self, RaftNode},
     seams::Seams,
+    state::MEMBER_BYTES_MAX,
     transport::{Credentials, Endpoint, Links, Switchboard, Wiring, accept_all},
 };
 
@@ -65,6 +67,7 @@ impl Arrival {
         let endpoint = Endpoint::bind(config.listen, &key, &seams, &config.limits, &config.timing).await?;
         let alive = Alive { stop: CancellationToken::new(), endpoint: endpoint.clone() };
         let address = advertised(&config, &endpoint)?;
+        check_size(&config, &address)?;
         let desk = Arc::new(JoinDesk::new());
         let members = Arc::new(OnceLock::new());
         let accepting = accept_all(endpoint.clone(), desk.clone(), members.clone());
@@ -238,6 +241,20 @@ fn advertised(config: &NodeConfig, endpoint: &Endpoint) -> Result<String> {
         return Err(MeshError::new(ErrorCode::InvalidConfig, message));
     }
     Ok(address.to_string())
+}
+
+/// Whether the mesh would take a node that says so much of itself, and so many to found it. GL6001 if not.
+fn check_size(config: &NodeConfig, address: &str) -> Result<()> {
+    let labels: usize = config.labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let door = door(config).map_or(0, |door| door.len());
+    let wrong = |message: String| Err(MeshError::new(ErrorCode::InvalidConfig, message));
+    if config.name.len() + address.len() + door + labels + PUBLIC_KEY_BYTES > MEMBER_BYTES_MAX {
+        return wrong(format!("`name`, `advertise` and `labels` together are over {MEMBER_BYTES_MAX} bytes"));
+    }
+    if config.expect as usize > FOUNDERS_MAX {
+        return wrong(format!("`expect` is over {FOUNDERS_MAX}: found the mesh with fewer nodes, the others can join"));
+    }
+    Ok(())
 }
 
 /// `host:port` of the door, if it is known before the door is open.

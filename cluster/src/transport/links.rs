@@ -57,6 +57,7 @@ impl Links {
     /// These are the peers to report on from now on.
     pub(crate) fn set_peers(&self, peers: BTreeSet<NodeId>) {
         let mut table = self.table();
+        table.errors.retain(|peer, _| peers.contains(peer));
         table.peers = peers;
         self.publish(&table);
     }
@@ -90,9 +91,12 @@ impl Links {
         }
     }
 
-    /// A dial has failed.
+    /// A dial has failed. It says nothing where the peer has made a link in the meantime.
     pub(crate) fn failed(&self, peer: NodeId, why: MeshError) {
-        self.table().errors.insert(peer, why);
+        let mut table = self.table();
+        if table.peers.contains(&peer) && !table.links.contains_key(&peer) {
+            table.errors.insert(peer, why);
+        }
     }
 
     /// Why there is no link to a peer.

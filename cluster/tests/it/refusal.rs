@@ -122,6 +122,7 @@ fn a_member_that_is_removed_is_cut_off_and_stays_out() {
             removed.mesh.link_error(node.id()).is_some_and(|error| error.code == ErrorCode::NotAMember)
         });
     }
+    assert_code(&removed.block_on(removed.mesh.stopped()), ErrorCode::NotAMember);
     let error = removed.block_on(removed.mesh.open(nodes[0].id(), StreamTag::Control)).unwrap_err();
     assert_code(&error, ErrorCode::PeerUnreachable);
     let signature = removed.mesh.sign(b"x");
