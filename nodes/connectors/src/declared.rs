@@ -5,8 +5,6 @@
 //!
 //! A declaration never changes a value: one that does not fit is GL3011, as for any other column.
 
-use std::collections::BTreeMap;
-
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, TimeUnit};
 
 use crate::options::did_you_mean;
@@ -15,14 +13,14 @@ use crate::options::did_you_mean;
 const NAMES: [&str; 10] =
     ["boolean", "smallint", "integer", "bigint", "real", "double", "text", "binary", "date", "timestamp"];
 
-/// Columns by table and name, exactly as written.
+/// Table, column and type, in the order in which they are written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct DeclaredTypes(BTreeMap<(String, String), DataType>);
+pub(crate) struct DeclaredTypes(Vec<(String, String, DataType)>);
 
 impl DeclaredTypes {
     /// The error is for people: it says what is wrong and where.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut types = BTreeMap::new();
+        let mut types: Vec<(String, String, DataType)> = Vec::new();
         let mut rest = text.trim_start();
         while !rest.is_empty() {
             let (table, after) = name(rest)?;
@@ -36,30 +34,33 @@ impl DeclaredTypes {
             } else if !rest.is_empty() {
                 return Err(format!("a comma is missing after the type of `{table}.{column}`"));
             }
-            if types.insert((table.clone(), column.clone()), data_type).is_some() {
+            if types.iter().any(|(t, c, _)| *t == table && *c == column) {
                 return Err(format!("`{table}.{column}` is declared twice"));
             }
+            types.push((table, column, data_type));
         }
         Ok(Self(types))
     }
 
     /// Exact names first, then without regard to ASCII case.
     pub(crate) fn get(&self, table: &str, column: &str) -> Option<&DataType> {
-        self.0.get(&(table.to_owned(), column.to_owned())).or_else(|| {
-            self.0
-                .iter()
-                .find(|((t, c), _)| t.eq_ignore_ascii_case(table) && c.eq_ignore_ascii_case(column))
-                .map(|(_, data_type)| data_type)
-        })
+        let exact = self.0.iter().find(|(t, c, _)| t == table && c == column);
+        let folded = || self.0.iter().find(|(t, c, _)| t.eq_ignore_ascii_case(table) && c.eq_ignore_ascii_case(column));
+        exact.or_else(folded).map(|(_, _, data_type)| data_type)
+    }
+
+    /// The columns that are declared for `table`.
+    pub(crate) fn of(&self, table: &str) -> impl Iterator<Item = (&str, &DataType)> {
+        let table = table.to_owned();
+        self.0
+            .iter()
+            .filter(move |(t, _, _)| t.eq_ignore_ascii_case(&table))
+            .map(|(_, c, data_type)| (c.as_str(), data_type))
     }
 
     /// A column that is declared for `table` but is not among `columns`.
-    pub(crate) fn stray<'a>(&'a self, table: &str, columns: &[&str]) -> Option<&'a str> {
-        self.0
-            .keys()
-            .filter(|(t, _)| t.eq_ignore_ascii_case(table))
-            .map(|(_, c)| c.as_str())
-            .find(|c| !columns.iter().any(|have| have.eq_ignore_ascii_case(c)))
+    pub(crate) fn stray(&self, table: &str, columns: &[&str]) -> Option<&str> {
+        self.of(table).map(|(c, _)| c).find(|c| !columns.iter().any(|have| have.eq_ignore_ascii_case(c)))
     }
 }
 

@@ -214,10 +214,12 @@ mod tests {
     #[test]
     fn timestamps_are_exact_in_their_unit() {
         let us = |text: &str| timestamp(text.as_bytes(), TimeUnit::Microsecond);
-        for text in ["2024-02-29 23:59:59.999999", "1969-12-31T23:59:59.000001", "0001-01-01 00:00:00"] {
+        for text in ["2024-02-29 23:59:59.999999", "1969-12-31T23:59:59.000001", "1700-03-01 12:30:00"] {
             assert_eq!(us(text), TimestampMicrosecondType::parse(text), "{text}");
             assert!(us(text).is_some());
         }
+        assert_eq!(us("0001-01-01 00:00:00"), Some(-62_135_596_800_000_000));
+        assert_eq!(us("9999-12-31 23:59:59.999999"), Some(253_402_300_799_999_999));
         assert_eq!(us("1970-01-01"), Some(0));
         assert_eq!(us("1970-01-01 00:01"), Some(60_000_000));
         assert_eq!(us("1970-01-01 01:00:00+01:00"), Some(0));

@@ -45,7 +45,7 @@ pub(super) async fn run(source: Arc<Source>, query: ConnectorQuery) -> Result<Ba
         () = stop.halted() => return Err(halted(&stop)),
     };
     let (started, start) = oneshot::channel();
-    let (batches, receiver) = mpsc::channel(CHANNEL_BATCHES);
+    let (batches, mut receiver) = mpsc::channel(CHANNEL_BATCHES);
     let outcome = Arc::new(OnceLock::new());
     let work = Work { source, sql: query.sql, schema: query.schema, rows: query.batch_rows.max(1), stop, batches };
     let result = outcome.clone();
@@ -59,8 +59,11 @@ pub(super) async fn run(source: Arc<Source>, query: ConnectorQuery) -> Result<Ba
     });
     match start.await {
         Ok(()) => Ok(rows(receiver, outcome, guard)),
-        // It never started: the reason is in the outcome, unless the thread panicked.
-        Err(_) => Err(failure(&outcome).unwrap_or_else(lost)),
+        // It never started. The channel closes once the reason is in the outcome, or the thread has panicked.
+        Err(_) => {
+            let _ = receiver.recv().await;
+            Err(failure(&outcome).unwrap_or_else(lost))
+        }
     }
 }
 

@@ -452,7 +452,7 @@ async fn a_verified_column_holds_no_value_that_a_filter_could_hide() {
     let sql = "SELECT id AS c FROM o WHERE day < '1996-06-01' ORDER BY id";
     // SQLite's own order takes `1996-1-1` for a late day. That is why the column is not offered for filters.
     let plain = file.connect(&[]).await;
-    assert_eq!(integers(&plain, sql).await.unwrap(), [1, 2]);
+    assert_eq!(integers(&plain, sql).await.unwrap(), [1]);
     assert!(!native(&table(&plain, "o").await, "day").order_is_binary);
 
     let verified = file.connect(&[("verify", "all")]).await;
