@@ -172,3 +172,16 @@ async fn bytes_that_are_no_handshake_end_the_session() {
         side.until_refused().await;
     }
 }
+
+#[tokio::test]
+async fn a_peer_that_reads_nothing_holds_no_task_of_an_ended_session() {
+    let side = Side::start(1, 7).await;
+    // The first message of the handshake does not fit.
+    let (near, _far) = tokio::io::duplex(8);
+    side.take(2, near, false);
+    side.until(|open| open.len() == 1).await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    crate::fixture::until("the handshake is stuck", || tasks() > 3).await;
+    side.actor.stop_and_wait(None, None).await.unwrap();
+    crate::fixture::until("no task is left", || tasks() == 0).await;
+}
