@@ -90,8 +90,9 @@ pub(crate) async fn mesh(config: NodeConfig) -> Mesh {
     tokio::time::timeout(PATIENCE, start).await.expect("the mesh never formed").unwrap()
 }
 
-pub(crate) async fn node(mesh: Mesh, peers: PeersKind) -> Node {
-    let parts = NodeParts {
+/// Parts of a node that can do nothing but be there.
+pub(crate) fn parts(mesh: Mesh, peers: PeersKind) -> NodeParts {
+    NodeParts {
         mesh,
         engine: Arc::new(Nothing),
         connectors: Arc::new(Nothing),
@@ -100,7 +101,12 @@ pub(crate) async fn node(mesh: Mesh, peers: PeersKind) -> Node {
         limits: Default::default(),
         timing: Default::default(),
         peers,
-    };
+    }
+}
+
+/// A node whose roles are [`TestRole`]s.
+pub(crate) async fn node(mesh: Mesh, peers: PeersKind) -> Node {
+    let parts = parts(mesh, peers);
     let specs: RoleSpecs = Arc::new(|ctx, role| {
         let (name, ctx, role) = (role.to_string(), ctx.clone(), role.clone());
         ChildSpec::of(name.clone(), ctx.name(&name), move || (TestRole, (ctx.clone(), role.clone())))

@@ -16,7 +16,7 @@ use greylag_protocol::{
 
 use crate::{
     NodeCtx,
-    fixture::{IGNORE, PATIENCE, answered_by, config, free_ports, mesh, node, panic_now, until, who_are_you},
+    fixture::{IGNORE, PATIENCE, answered_by, config, free_ports, mesh, node, panic_now, parts, until, who_are_you},
     node::{Node, PeersKind},
     peers::Peers,
 };
@@ -182,40 +182,72 @@ async fn roles_come_back_when_their_supervisor_or_the_reconciler_is_killed() {
     ctx.mesh.shutdown().await;
 }
 
+/// Runs a scenario that ends with its node shut down, and waits until nothing of it is left.
+fn leaves_nothing(scenario: impl Future<Output = Weak<NodeCtx>>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let ctx = runtime.block_on(scenario);
+    runtime.block_on(async {
+        until("the context is gone", || ctx.upgrade().is_none()).await;
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        until("no task is left", || tasks() == 0).await;
+    });
+}
+
+async fn end(node: Node) -> Weak<NodeCtx> {
+    node.shutdown().await;
+    let ctx = node.ctx().clone();
+    assert!(ctx.tree().snapshot().is_empty(), "{:?}", ctx.tree().snapshot());
+    assert!(ctx.directory.roles().is_empty());
+    ctx.mesh.shutdown().await;
+    Arc::downgrade(&ctx)
+}
+
 #[test]
 fn nothing_outlives_a_node() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let ctx: Weak<NodeCtx> = runtime.block_on(async {
+    leaves_nothing(async {
         let node = alone(&dir).await;
         let ctx = node.ctx().clone();
         let peers = ctx.peers().unwrap();
         // A call that is under way when the node stops.
-        let hanging = tokio::spawn(async move { peers.call(NodeId(1), &Role::Policy, IGNORE, PATIENCE).await });
-        let rows = match ctx
-            .peers()
-            .unwrap()
-            .call(NodeId(1), &Role::Coordinator, ControlRequest::ObserveActors, TIMEOUT)
-            .await
-        {
-            Ok(ControlReply::Actors { rows, .. }) => rows,
-            other => panic!("{other:?}"),
-        };
+        let asking = peers.clone();
+        let hanging = tokio::spawn(async move { asking.call(NodeId(1), &Role::Policy, IGNORE, PATIENCE).await });
+        let observed = peers.call(NodeId(1), &Role::Coordinator, ControlRequest::ObserveActors, TIMEOUT).await;
+        let Ok(ControlReply::Actors { rows, .. }) = observed else { panic!("{observed:?}") };
         let names: Vec<_> = rows.iter().map(|row| row.name.as_str()).collect();
         for name in ["node", "peers", "roles", "placement", "coordinator", "planner", "policy"] {
             assert!(names.contains(&name), "{name} is not in {names:?}");
         }
         until("all run", || ctx.tree().snapshot().iter().all(|row| row.state == "running")).await;
-        node.shutdown().await;
+        let weak = end(node).await;
         assert!(hanging.await.unwrap().is_err());
-        assert!(ctx.tree().snapshot().is_empty(), "{:?}", ctx.tree().snapshot());
-        assert!(ctx.directory.roles().is_empty());
-        ctx.mesh.shutdown().await;
-        Arc::downgrade(&ctx)
+        weak
     });
-    runtime.block_on(async {
-        until("the context is gone", || ctx.upgrade().is_none()).await;
-        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
-        until("no task is left", || tasks() == 0).await;
+}
+
+#[test]
+fn nothing_outlives_a_node_with_its_real_roles() {
+    let dir = tempfile::tempdir().unwrap();
+    leaves_nothing(async {
+        let mut config = config(dir.path(), &free_ports(1), 0);
+        (config.dev, config.seeds) = (true, Vec::new());
+        let node = Node::start(parts(mesh(config).await, PeersKind::Cluster)).await.unwrap();
+        let ctx = node.ctx().clone();
+        // An edge whose source cannot be opened, so that it is kept busy with trying.
+        let name = SourceName::new("orders").unwrap();
+        let spec = SourceSpec {
+            name: name.clone(),
+            kind: "files".into(),
+            options: Default::default(),
+            labels: Default::default(),
+            replicas: 1,
+        };
+        ctx.mesh.propose(Command::ApplySource { spec, expect_version: None }).await.unwrap();
+        let roles = [&EVERY[..], &[Role::Edge(name)]].concat();
+        tokio::time::timeout(PATIENCE, node.wait_ready(&roles)).await.expect("no roles");
+        let doors = node.statements();
+        let weak = end(node).await;
+        drop((ctx, doors));
+        weak
     });
 }
