@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use greylag_protocol::{
     ErrorCode, MeshError, NodeId, Result,
     frame::{ALPN_JOIN, ALPN_MESH, FrameKind},
-    messages::join::{JOIN_BYTES_MAX, JoinReply, JoinRequest},
+    messages::join::{JoinReply, JoinRequest},
 };
-use quinn::{Connection, VarInt, crypto::rustls::HandshakeData};
+use quinn::{Connection, crypto::rustls::HandshakeData};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -99,6 +99,7 @@ async fn serve_member(board: Arc<Switchboard>, connection: Connection) {
     let address = connection.remote_address();
     let admitted = match dial::identified(&connection) {
         Ok(peer) if peer == board.me => {
+            board.endpoint.trust(&connection);
             board.serve_streams(connection, peer).await;
             return;
         }
@@ -107,6 +108,7 @@ async fn serve_member(board: Arc<Switchboard>, connection: Connection) {
     };
     match admitted {
         Ok(peer) => {
+            board.endpoint.trust(&connection);
             if let Err(error) = board.attach(connection, peer, peer).await {
                 tracing::debug!(%peer, %address, %error, "a connection of a member did not become its link");
             }
@@ -140,8 +142,6 @@ async fn admit(board: &Switchboard, peer: NodeId) -> Result<()> {
 
 /// One request, one reply, all of it within the time limit.
 async fn serve_joiner(connection: &Connection, joins: &dyn Joins) {
-    connection.set_max_concurrent_bi_streams(VarInt::from_u32(1));
-    connection.set_receive_window(VarInt::from_u32(2 * JOIN_BYTES_MAX as u32));
     let serving = async {
         let (send, recv) = connection.accept_bi().await.map_err(|error| refusal::of_connection(&error))?;
         let (mut send, mut recv) = (FrameWriter::new(send), FrameReader::new(recv));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use greylag_config::{Limits, Timing};
-use greylag_protocol::{ErrorCode, MeshError, Result};
+use greylag_protocol::{ErrorCode, MeshError, Result, messages::join::JOIN_BYTES_MAX};
 use quinn::{
     ClientConfig, Connection, EndpointConfig, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
@@ -25,6 +25,10 @@ use crate::{
 const INITIAL_RTT: Duration = Duration::from_millis(50);
 /// Bytes that a peer may send on one stream before we have read them: a few batches.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// Bytes that somebody who has not shown who it is may send: two join requests.
+const STRANGER_WINDOW_BYTES: u32 = 2 * JOIN_BYTES_MAX as u32;
+/// Streams that a stranger may open.
+const STRANGER_STREAMS_MAX: u32 = 1;
 /// Bytes of ours that one connection holds until they are acknowledged.
 const SEND_WINDOW_BYTES: u64 = 16 << 20;
 /// Handshakes waiting to be taken up.
@@ -33,7 +37,11 @@ const INCOMING_MAX: usize = 256;
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     quinn: quinn::Endpoint,
-    transport: Arc<TransportConfig>,
+    /// Towards members that have shown their certificate.
+    member: Arc<TransportConfig>,
+    /// Towards everybody else.
+    stranger: Arc<TransportConfig>,
+    peer_streams_max: u32,
     seams: Seams,
     /// Set once the node is a member.
     dialler: Arc<RwLock<Option<ClientConfig>>>,
@@ -56,9 +64,16 @@ impl Endpoint {
         let config = EndpointConfig::new(Arc::new(key.reset_key()));
         let quinn = quinn::Endpoint::new_with_abstract_socket(config, None, socket, seams.sockets.runtime())
             .map_err(|error| MeshError::internal(format!("the QUIC endpoint could not be started: {error}")))?;
+        let peer_streams_max = limits.peer_streams_max;
+        let mut member = transport(timing)?;
+        member.max_concurrent_bidi_streams(peer_streams_max.into()).receive_window(connection_window(peer_streams_max));
+        let mut stranger = transport(timing)?;
+        stranger.max_concurrent_bidi_streams(STRANGER_STREAMS_MAX.into()).receive_window(STRANGER_WINDOW_BYTES.into());
         Ok(Self {
             quinn,
-            transport: Arc::new(transport(limits, timing)?),
+            member: Arc::new(member),
+            stranger: Arc::new(stranger),
+            peer_streams_max,
             seams: seams.clone(),
             dialler: Arc::default(),
             dial_timeout: Duration::from_millis(timing.idle_timeout_ms.max(1000)),
@@ -73,13 +88,14 @@ impl Endpoint {
     /// Answers members and joiners, and can dial members.
     pub(crate) fn serve_member(&self, credentials: &tls::Credentials) -> Result<()> {
         let client = tls::member_client(credentials, self.seams.clock.clone())?;
-        *self.dialler.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(self.client(client)?);
+        *self.dialler.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            Some(client_of(client, &self.member)?);
         self.serve(tls::member_server(credentials, self.seams.clock.clone())?)
     }
 
     /// How seeds are dialled with a token that pins this authority, or none.
     pub(crate) fn join_dialler(&self, pin: Option<[u8; 32]>) -> Result<ClientConfig> {
-        self.client(tls::join_client(pin, self.seams.clock.clone())?)
+        client_of(tls::join_client(pin, self.seams.clock.clone())?, &self.stranger)
     }
 
     /// Dials a member. The caller must check which one answered, and that it answers at all: TLS 1.3 lets a client
@@ -98,6 +114,12 @@ impl Endpoint {
             Ok(Err(error)) => Err(refusal::of_connection(&error)),
             Err(_) => Err(refusal::unreachable_peer("the peer does not answer")),
         }
+    }
+
+    /// Gives a member that has dialled us what members may use. Until then it has no more than a stranger.
+    pub(super) fn trust(&self, connection: &Connection) {
+        connection.set_max_concurrent_bi_streams(self.peer_streams_max.into());
+        connection.set_receive_window(connection_window(self.peer_streams_max));
     }
 
     /// Addresses behind `host:port`. GL4013 if there is none.
@@ -151,37 +173,38 @@ impl Endpoint {
         let crypto = QuicServerConfig::try_from(tls)
             .map_err(|error| MeshError::internal(format!("QUIC could not be set up: {error}")))?;
         let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-        config.transport_config(self.transport.clone());
+        config.transport_config(self.stranger.clone());
         config.max_incoming(INCOMING_MAX);
         self.quinn.set_server_config(Some(config));
         Ok(())
     }
-
-    fn client(&self, tls: rustls::ClientConfig) -> Result<ClientConfig> {
-        let crypto = QuicClientConfig::try_from(tls)
-            .map_err(|error| MeshError::internal(format!("QUIC could not be set up: {error}")))?;
-        let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(self.transport.clone());
-        Ok(config)
-    }
 }
 
-fn transport(limits: &Limits, timing: &Timing) -> Result<TransportConfig> {
+fn client_of(tls: rustls::ClientConfig, transport: &Arc<TransportConfig>) -> Result<ClientConfig> {
+    let crypto = QuicClientConfig::try_from(tls)
+        .map_err(|error| MeshError::internal(format!("QUIC could not be set up: {error}")))?;
+    let mut config = ClientConfig::new(Arc::new(crypto));
+    config.transport_config(transport.clone());
+    Ok(config)
+}
+
+/// Room for every stream's window: were it less, a few streams that nobody reads would hold up Raft's as well.
+fn connection_window(streams: u32) -> VarInt {
+    VarInt::from_u64(u64::from(STREAM_WINDOW_BYTES) * (u64::from(streams) + 1)).unwrap_or(VarInt::MAX)
+}
+
+/// What both kinds of connection have in common.
+fn transport(timing: &Timing) -> Result<TransportConfig> {
     let idle = Duration::from_millis(timing.idle_timeout_ms)
         .try_into()
         .map_err(|_| MeshError::new(ErrorCode::InvalidConfig, "`timing.idle_timeout_ms` is too large for QUIC"))?;
-    // Room for every stream's window: were it less, a few streams that nobody reads would hold up Raft's as well.
-    let connection_window = u64::from(STREAM_WINDOW_BYTES) * (u64::from(limits.peer_streams_max) + 1);
-    let connection_window = VarInt::from_u64(connection_window).unwrap_or(VarInt::MAX);
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(Duration::from_millis(timing.keep_alive_ms)))
-        .max_concurrent_bidi_streams(limits.peer_streams_max.into())
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        .receive_window(connection_window)
         .send_window(SEND_WINDOW_BYTES)
         .initial_rtt(INITIAL_RTT);
     Ok(transport)

@@ -17,10 +17,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::node::{Node, PATIENCE, assert_code, form, founding_sites, joining_site, until};
 
-/// Dials a node with a hand-made certificate, or none, and says how that ends. The server's certificate is not looked
-/// at, so that it is the server that refuses.
-fn dial(node: &Node, own: Option<(Vec<u8>, NodeKey)>) -> MeshError {
-    let address: SocketAddr = node.mesh.state().member(node.id()).unwrap().address.parse().unwrap();
+fn client(own: Option<(Vec<u8>, NodeKey)>, protocol: &[u8]) -> quinn::ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -31,11 +28,18 @@ fn dial(node: &Node, own: Option<(Vec<u8>, NodeKey)>) -> MeshError {
         Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate.into()], key.tls_key()).unwrap(),
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![ALPN_MESH.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
+    quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()))
+}
+
+/// Dials a node with a hand-made certificate, or none, and says how that ends. The server's certificate is not looked
+/// at, so that it is the server that refuses.
+fn dial(node: &Node, own: Option<(Vec<u8>, NodeKey)>) -> MeshError {
+    let address: SocketAddr = node.mesh.state().member(node.id()).unwrap().address.parse().unwrap();
+    let config = client(own, ALPN_MESH);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
         let dialling = endpoint.connect_with(config, address, COMMON_NAME).unwrap();
         let ended = async {
             match dialling.await {
@@ -75,6 +79,31 @@ fn without_a_certificate_of_this_mesh_and_a_place_in_it_nobody_is_served() {
     let long_ago = now - Duration::from_secs(400 * 24 * 3600).as_millis() as u64;
     let issued = ca.issue(NodeId(2), &key.certificate_request().unwrap(), long_ago).unwrap();
     assert_code(&dial(&nodes[0], Some((issued.certificate, key))), ErrorCode::ForeignCertificate);
+}
+
+/// What a client that has shown no certificate can have: streams it may open, and bytes it may send on them, before it
+/// is stopped.
+#[test]
+fn a_stranger_gets_one_stream_and_a_small_window() {
+    let mut site = founding_sites(1).remove(0);
+    site.config.seeds.clear();
+    let node = site.run();
+    let address: SocketAddr = site.config.listen;
+    let config = client(None, greylag_protocol::frame::ALPN_JOIN);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let connection = endpoint.connect_with(config, address, COMMON_NAME).unwrap().await.unwrap();
+        let (mut send, _recv) = connection.open_bi().await.unwrap();
+        let brief = Duration::from_millis(300);
+        assert!(tokio::time::timeout(brief, connection.open_bi()).await.is_err(), "a second stream");
+        let mut sent = 0;
+        while let Ok(Ok(())) = tokio::time::timeout(brief, send.write_all(&[0; 1024])).await {
+            sent += 1;
+            assert!(sent <= 1024, "it takes a megabyte from a stranger");
+        }
+    });
+    assert_code(&dial(&node, None), ErrorCode::NoCertificate);
 }
 
 #[test]
