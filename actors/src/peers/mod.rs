@@ -27,9 +27,6 @@ pub use cluster::ClusterPeers;
 pub use message::{RoleMessage, Wire, call_actor};
 pub use stream::StreamPeers;
 
-/// Log targets that must stay at `warn` whatever else is turned up: at `debug` they print whole messages.
-pub const QUIET_LOG_TARGETS: [&str; 2] = ["ractor=warn", "ractor_cluster=warn"];
-
 /// Calls of this node under way at once; more wait, within their time-outs. Bounds what queues up behind a slow peer.
 const CALLS_MAX: usize = 512;
 

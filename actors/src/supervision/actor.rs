@@ -4,15 +4,15 @@
 //! INVARIANT: a start that was begun is reported exactly once, even when it is called off: a child is never started
 //! while an earlier start of it may still come to something.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
+use std::collections::BTreeMap;
 
-use futures::FutureExt;
 use greylag_protocol::{ErrorCode, MeshError, Result};
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use ractor_cluster::RactorMessage;
-use tokio::{task::AbortHandle, time::Instant};
+use tokio::time::Instant;
 
 use super::{
+    child::{Kid, Started, later, start, stop_cell},
     core::{ChildId, Core, Effect, Event},
     spec::{Budget, ChildSpec, Restart, Strategy},
 };
@@ -23,10 +23,6 @@ use crate::{
 
 /// Children of one supervisor.
 pub(super) const CHILDREN_MAX: usize = 10_000;
-/// Longest start of a child; then it counts as failed.
-pub(super) const START_MAX: Duration = Duration::from_secs(30);
-/// Time that a killed child has to be gone before its supervisor goes on without it.
-const KILL_MAX: Duration = Duration::from_secs(1);
 
 #[derive(RactorMessage)]
 pub(super) enum Message {
@@ -34,7 +30,7 @@ pub(super) enum Message {
     Add {
         spec: ChildSpec,
         trial: bool,
-        reply: RpcReplyPort<Result<Option<ActorCell>>>,
+        reply: Started,
     },
     /// Answers when the child is gone.
     Remove {
@@ -68,27 +64,6 @@ pub(super) struct Arguments {
     pub children: Vec<ChildSpec>,
     /// Name of its own supervisor within the node; empty for none.
     pub parent: String,
-}
-
-/// A task that ends with its owner.
-pub(super) struct Leash(pub AbortHandle);
-
-impl Drop for Leash {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-struct Kid {
-    spec: ChildSpec,
-    cell: Option<ActorCell>,
-    start: Option<Leash>,
-    /// A start of it has not been reported yet.
-    starting: bool,
-    timer: Option<Leash>,
-    entry: TreeEntry,
-    started: Option<RpcReplyPort<Result<Option<ActorCell>>>>,
-    gone: Vec<RpcReplyPort<bool>>,
 }
 
 pub(super) struct State {
@@ -213,7 +188,7 @@ impl State {
         me: &ActorRef<Message>,
         spec: ChildSpec,
         trial: bool,
-        reply: RpcReplyPort<Result<Option<ActorCell>>>,
+        reply: Started,
     ) -> Result<(), ActorProcessingErr> {
         if self.kids.len() >= CHILDREN_MAX {
             let full = format!("supervisor `{}` has {CHILDREN_MAX} children already", self.name);
@@ -235,8 +210,7 @@ impl State {
             None
         };
         let restart = spec.restart;
-        let kid = Kid { spec, cell: None, start: None, starting: false, timer: None, entry, started, gone: Vec::new() };
-        self.kids.insert(child, kid);
+        self.kids.insert(child, Kid::new(spec, entry, started));
         self.step(me, Event::Added { child, restart, trial })
     }
 
@@ -373,81 +347,6 @@ impl State {
         }
         for reply in kid.gone {
             let _ = reply.send(true);
-        }
-    }
-}
-
-/// Says how a start ended, whatever became of the task that ran it.
-struct StartReport {
-    me: ActorRef<Message>,
-    child: ChildId,
-    outcome: Option<Result<ActorCell>>,
-}
-
-impl StartReport {
-    fn end(mut self, outcome: Result<ActorCell>) {
-        self.outcome = Some(outcome);
-    }
-}
-
-impl Drop for StartReport {
-    fn drop(&mut self) {
-        let called_off = || Err(MeshError::new(ErrorCode::Cancelled, "the start was called off"));
-        let outcome = self.outcome.take().unwrap_or_else(called_off);
-        let _ = self.me.cast(Message::StartEnded { child: self.child, outcome });
-    }
-}
-
-fn start(me: &ActorRef<Message>, child: ChildId, spec: &ChildSpec) -> Leash {
-    let report = StartReport { me: me.clone(), child, outcome: None };
-    let (start, supervisor) = (spec.start.clone(), me.get_cell());
-    let task = tokio::spawn(async move {
-        let work = AssertUnwindSafe(async move { start(supervisor).await }).catch_unwind();
-        report.end(match tokio::time::timeout(START_MAX, work).await {
-            Ok(Ok(Ok(cell))) => Ok(cell),
-            Ok(Ok(Err(error))) => Err(mesh_error(error)),
-            Ok(Err(_)) => Err(MeshError::internal("the start panicked")),
-            Err(_) => {
-                let late = format!("it did not start within {} ms", START_MAX.as_millis());
-                Err(MeshError::new(ErrorCode::Deadline, late))
-            }
-        });
-    });
-    Leash(task.abort_handle())
-}
-
-/// The error that an actor gave when it was started, if it was one of ours.
-fn mesh_error(error: ActorProcessingErr) -> MeshError {
-    let error = match error.downcast::<SpawnErr>() {
-        Ok(spawn) => match *spawn {
-            SpawnErr::StartupFailed(inner) => inner,
-            other => return MeshError::internal(other.to_string()),
-        },
-        Err(error) => error,
-    };
-    match error.downcast::<MeshError>() {
-        Ok(error) => *error,
-        Err(error) => MeshError::internal(error.to_string()),
-    }
-}
-
-fn later(me: &ActorRef<Message>, after: Duration, message: Message) -> Leash {
-    let me = me.clone();
-    let task = tokio::spawn(async move {
-        tokio::time::sleep(after).await;
-        let _ = me.cast(message);
-    });
-    Leash(task.abort_handle())
-}
-
-/// Stops an actor, and kills it when its time is over. Returns when it is gone.
-pub(super) async fn stop_cell(cell: &ActorCell, time: Duration) {
-    cell.stop(None);
-    if cell.wait(Some(time)).await.is_err() {
-        tracing::warn!(actor = cell.get_name(), "actor is killed: it did not stop in its time");
-        cell.kill();
-        if cell.wait(Some(KILL_MAX)).await.is_err() {
-            tracing::error!(actor = cell.get_name(), "actor cannot be killed: it blocks its thread");
         }
     }
 }

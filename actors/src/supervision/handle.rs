@@ -6,7 +6,8 @@ use greylag_protocol::{ErrorCode, MeshError, Result};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, rpc::CallResult};
 
 use super::{
-    actor::{Arguments, Message, START_MAX, SupervisorActor, stop_cell},
+    actor::{Arguments, Message, SupervisorActor},
+    child::{START_MAX, stop_cell},
     spec::{Budget, ChildSpec, Restart, Start, Strategy},
 };
 use crate::context::ActorHome;

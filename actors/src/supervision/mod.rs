@@ -5,6 +5,7 @@
 //! supervision.
 
 mod actor;
+mod child;
 mod core;
 #[cfg(test)]
 mod core_test;
