@@ -6,15 +6,16 @@
 
 use std::collections::BTreeMap;
 
+use futures::future::join_all;
 use greylag_protocol::{ErrorCode, MeshError, Result};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use ractor_cluster::RactorMessage;
 use tokio::time::Instant;
 
 use super::{
-    child::{Kid, Started, later, start, stop_cell},
+    child::{Kid, StartTask, Started, later, start, stop_cell},
     core::{ChildId, Core, Effect, Event},
-    spec::{Budget, ChildSpec, Restart, Strategy},
+    spec::{Budget, ChildSpec, Restart, SHUTDOWN_DEFAULT, Strategy},
 };
 use crate::{
     context::ActorHome,
@@ -160,17 +161,23 @@ impl Actor for SupervisorActor {
     }
 
     /// Nobody restarts anybody any more: the children stop, each in its time, the last added first where order counts.
-    async fn post_stop(&self, _me: ActorRef<Message>, state: &mut State) -> Result<(), ActorProcessingErr> {
-        let kids = std::mem::take(&mut state.kids);
+    async fn post_stop(&self, me: ActorRef<Message>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        let mut kids = std::mem::take(&mut state.kids);
+        join_all(kids.values_mut().filter_map(|kid| kid.start.take()).map(StartTask::call_off)).await;
+        // Children that run, but whose start could not be reported any more.
+        let mut strays = me.get_cell().get_children();
+        strays.retain(|cell| !state.cells.contains_key(&cell.get_id()));
+        strays.sort_by_key(ActorCell::get_id);
+        join_all(strays.iter().map(|cell| stop_cell(cell, SHUTDOWN_DEFAULT))).await;
         let stops = kids.into_values().rev().map(|kid| async move {
-            drop((kid.start, kid.timer));
+            drop(kid.timer);
             if let Some(cell) = &kid.cell {
                 stop_cell(cell, kid.spec.shutdown).await;
             }
             kid.entry.set(ActorState::Stopped);
         });
         match state.strategy {
-            Strategy::OneForOne => drop(futures::future::join_all(stops).await),
+            Strategy::OneForOne => drop(join_all(stops).await),
             Strategy::RestForOne => {
                 for stop in stops {
                     stop.await;

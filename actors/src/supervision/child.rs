@@ -5,6 +5,7 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 use futures::FutureExt;
 use greylag_protocol::{ErrorCode, MeshError, Result};
 use ractor::{ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr};
+use tokio::task::JoinHandle;
 
 use super::{actor::Message, core::ChildId, spec::ChildSpec};
 use crate::{task::TaskGuard, tree::TreeEntry};
@@ -21,7 +22,7 @@ pub(super) type Started = RpcReplyPort<Result<Option<ActorCell>>>;
 pub(super) struct Kid {
     pub spec: ChildSpec,
     pub cell: Option<ActorCell>,
-    pub start: Option<TaskGuard>,
+    pub start: Option<StartTask>,
     /// A start of it has not been reported yet.
     pub starting: bool,
     pub timer: Option<TaskGuard>,
@@ -33,6 +34,23 @@ pub(super) struct Kid {
 impl Kid {
     pub(super) fn new(spec: ChildSpec, entry: TreeEntry, started: Option<Started>) -> Self {
         Self { spec, cell: None, start: None, starting: false, timer: None, entry, started, gone: Vec::new() }
+    }
+}
+
+/// A start under way; called off when dropped.
+pub(super) struct StartTask(JoinHandle<()>);
+
+impl Drop for StartTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl StartTask {
+    /// Calls it off, and returns when it does nothing more.
+    pub(super) async fn call_off(mut self) {
+        self.0.abort();
+        let _ = tokio::time::timeout(KILL_MAX, &mut self.0).await;
     }
 }
 
@@ -58,10 +76,10 @@ impl Drop for StartReport {
 }
 
 /// Starts a child beside the supervisor, which goes on meanwhile.
-pub(super) fn start(me: &ActorRef<Message>, child: ChildId, spec: &ChildSpec) -> TaskGuard {
+pub(super) fn start(me: &ActorRef<Message>, child: ChildId, spec: &ChildSpec) -> StartTask {
     let report = StartReport { me: me.clone(), child, outcome: None };
     let (start, supervisor) = (spec.start.clone(), me.get_cell());
-    TaskGuard::control(async move {
+    StartTask(tokio::spawn(async move {
         let work = AssertUnwindSafe(async move { start(supervisor).await }).catch_unwind();
         report.end(match tokio::time::timeout(START_MAX, work).await {
             Ok(Ok(Ok(cell))) => Ok(cell),
@@ -72,7 +90,7 @@ pub(super) fn start(me: &ActorRef<Message>, child: ChildId, spec: &ChildSpec) ->
                 Err(MeshError::new(ErrorCode::Deadline, late))
             }
         });
-    })
+    }))
 }
 
 /// The error that an actor gave when it was started, if it was one of ours.

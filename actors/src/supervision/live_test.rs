@@ -398,3 +398,25 @@ async fn children_that_come_and_go_leave_nothing() {
     assert_eq!(stage.home.tree.snapshot().len(), 1, "the supervisor itself");
     sup.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_is_just_being_started_does_not_outlive_its_supervisor() {
+    let stage = Stage::new();
+    let sup = stage.supervisor(Strategy::OneForOne, calm(), vec![]).await;
+    let inner = stage.child("a").start;
+    // It runs, and its start never comes to an end.
+    let start: Start = Arc::new(move |supervisor| {
+        let child = inner(supervisor);
+        Box::pin(async move {
+            child.await?;
+            std::future::pending().await
+        })
+    });
+    sup.add_child(ChildSpec { name: "a".into(), restart: Restart::Permanent, start, shutdown: SHUTDOWN_DEFAULT })
+        .await
+        .unwrap();
+    stage.until(|| stage.diary.count("+a") == 1).await;
+    sup.stop().await;
+    assert_eq!(stage.diary.read(), ["+a", "-a"]);
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+}
