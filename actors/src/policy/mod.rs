@@ -8,15 +8,13 @@
 
 mod actor;
 mod core;
-mod permit;
+pub mod port;
 
 use std::sync::Arc;
 
 use greylag_protocol::state::Role;
 
 use crate::{ChildSpec, NodeCtx};
-
-pub use permit::{ask, permit};
 
 /// The role's actor, for the supervisor of roles. One on a node.
 pub fn child_spec(ctx: &Arc<NodeCtx>) -> ChildSpec {

@@ -39,14 +39,7 @@ impl Actor for QueryActor {
             QueryMessage::Decided(permit) => state.decided(&myself, permit),
             QueryMessage::Planned(plan) => state.planned(&myself, plan),
             QueryMessage::Happened(event) => state.happened(&myself, event),
-            QueryMessage::Open { run, plan, reply } => {
-                if let Err((error, reply)) = state.open(&myself, run, plan, reply).await
-                    && let Some(reply) = reply
-                {
-                    // A plan that has been dropped needs no answer.
-                    let _ = reply.send(Err(error));
-                }
-            }
+            QueryMessage::Open(opening) => state.open(&myself, opening).await,
         }
         Ok(())
     }

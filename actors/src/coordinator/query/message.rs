@@ -46,9 +46,12 @@ pub enum QueryMessage {
     Planned(Arc<dyn ExecutablePlan>),
     Happened(Event),
     /// The running plan wants a sub-query.
-    Open {
-        run: u32,
-        plan: SubqueryPlan,
-        reply: oneshot::Sender<Result<BatchStream>>,
-    },
+    Open(Opening),
+}
+
+/// One call of a plan for a sub-query. The rows' stream goes back to the plan by `reply`, past every mailbox.
+pub struct Opening {
+    pub run: u32,
+    pub plan: SubqueryPlan,
+    pub reply: oneshot::Sender<Result<BatchStream>>,
 }

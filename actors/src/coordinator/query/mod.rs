@@ -5,7 +5,9 @@ mod actor;
 pub mod core;
 #[cfg(test)]
 mod core_test;
+mod effects;
 pub mod message;
+mod run;
 mod state;
 mod steps;
 

@@ -1,80 +1,66 @@
-//! What a query actor holds while its statement lives, and how each effect of its core is carried out.
+//! What a query actor holds while its statement lives, and how it lets go of it.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-use greylag_protocol::{
-    ErrorCode, MeshError, QueryId, Result, TraceId,
-    ipc::BATCH_ROWS_MAX,
-    messages::control::QueryRow,
-    statement::{BatchStream, Delivery},
-};
-use ractor::{Actor, ActorId, ActorRef};
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use greylag_protocol::{ErrorCode, MeshError, QueryId, Result, messages::control::QueryRow, statement::Session};
+use ractor::{ActorId, ActorRef};
+use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
     sync::oneshot,
-    time::{Duration, Instant, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use super::{
-    core::{Effect, Event, Goal, QueryCore, Stage},
-    message::{Announced, Job, QueryMessage},
-    steps::{self, Opener, ToPlan},
+    core::{Event, Goal, QueryCore, Stage},
+    message::{Announced, Job, Opening, QueryMessage},
+    run::Run,
+    steps,
 };
 use crate::{
     coordinator::{
         Coordinator, Registered,
         gate::{ReleaseGate, Released, core::Hold, share::MemoryShare},
         ledger::QueryEntry,
-        subquery::{self, Budget, QueryFacts, SubqueryActor, SubqueryMessage},
+        subquery::Budget,
     },
-    planner::port::{Catalog, ExecutablePlan, Permit, SubqueryPlan, Touched},
-    task::{TaskGuard, caught},
+    planner::port::{Catalog, ExecutablePlan, Permit, Touched},
+    task::TaskGuard,
     tree::{ActorState, TreeEntry},
     turnstile::Slot,
 };
 
-/// Sub-queries that one run of a plan may open.
-const SUBQUERIES_MAX: u32 = 1_024;
-
 pub struct QueryState {
-    core: QueryCore,
-    coordinator: Arc<Coordinator>,
-    job: JobState,
-    entry: Arc<QueryEntry>,
-    outlet: ReleaseGate,
-    share: Arc<MemoryShare>,
-    budget: Budget,
-    dice: StdRng,
+    pub(super) core: QueryCore,
+    pub(super) coordinator: Arc<Coordinator>,
+    pub(super) job: JobState,
+    pub(super) entry: Arc<QueryEntry>,
+    pub(super) outlet: ReleaseGate,
+    pub(super) share: Arc<MemoryShare>,
+    pub(super) budget: Budget,
+    pub(super) dice: StdRng,
     /// The step or the run under way. Dropping it stops it.
-    work: Option<TaskGuard>,
-    timer: Option<TaskGuard>,
-    _deadline: TaskGuard,
-    slot: Option<Slot>,
-    catalog: Option<Arc<Catalog>>,
-    permit: Option<Permit>,
-    plan: Option<Arc<dyn ExecutablePlan>>,
-    facts: Option<Arc<QueryFacts>>,
-    subqueries: BTreeMap<ActorId, ActorRef<SubqueryMessage>>,
-    /// How often each sub-query of the plan was opened in this run.
-    openings: BTreeMap<u32, u32>,
-    opened: u32,
-    row: TreeEntry,
-    registered: Option<Registered>,
+    pub(super) work: Option<TaskGuard>,
+    pub(super) timer: Option<TaskGuard>,
+    pub(super) _deadline: TaskGuard,
+    pub(super) slot: Option<Slot>,
+    pub(super) resolved: Option<(Arc<Catalog>, Touched)>,
+    pub(super) permit: Option<Permit>,
+    pub(super) plan: Option<Arc<dyn ExecutablePlan>>,
+    pub(super) run: Option<Run>,
+    pub(super) row: TreeEntry,
+    pub(super) registered: Option<Registered>,
 }
 
 /// The job, less what is handed on.
-struct JobState {
-    query: QueryId,
-    goal: Goal,
-    session: greylag_protocol::statement::Session,
-    sql: String,
-    parameters: Option<arrow::array::RecordBatch>,
-    deadline: Instant,
-    announce: Option<oneshot::Sender<Result<Announced>>>,
-    rows: Option<Released>,
+pub(super) struct JobState {
+    pub(super) query: QueryId,
+    pub(super) goal: Goal,
+    pub(super) session: Session,
+    pub(super) sql: String,
+    pub(super) parameters: Option<arrow::array::RecordBatch>,
+    pub(super) deadline: Instant,
+    pub(super) announce: Option<oneshot::Sender<Result<Announced>>>,
+    pub(super) rows: Option<Released>,
 }
 
 impl QueryState {
@@ -117,13 +103,10 @@ impl QueryState {
             timer: None,
             _deadline: deadline,
             slot: None,
-            catalog: None,
+            resolved: None,
             permit: None,
             plan: None,
-            facts: None,
-            subqueries: BTreeMap::new(),
-            openings: BTreeMap::new(),
-            opened: 0,
+            run: None,
             row,
             registered: Some(registered),
         }
@@ -148,14 +131,8 @@ impl QueryState {
     }
 
     pub fn resolved(&mut self, myself: &ActorRef<QueryMessage>, catalog: Arc<Catalog>, touched: Touched) {
-        self.catalog = Some(catalog);
-        let effects = self.core.on(Event::Resolved);
-        self.entry.stage(self.core.stage());
-        if effects.contains(&Effect::Decide) {
-            let (ctx, session) = (self.coordinator.ctx.clone(), self.job.session.clone());
-            let deciding = steps::decide(ctx, self.job.query, session, self.job.goal, touched);
-            self.control_step(myself, "the decision", deciding);
-        }
+        self.resolved = Some((catalog, touched));
+        self.happened(myself, Event::Resolved);
     }
 
     pub fn decided(&mut self, myself: &ActorRef<QueryMessage>, permit: Permit) {
@@ -168,188 +145,19 @@ impl QueryState {
         self.happened(myself, Event::Planned);
     }
 
-    /// Tells the core, and does what it says until it says no more.
-    pub fn happened(&mut self, myself: &ActorRef<QueryMessage>, event: Event) {
-        let mut todo = VecDeque::from(self.core.on(event));
-        self.entry.stage(self.core.stage());
-        while let Some(effect) = todo.pop_front() {
-            todo.extend(self.perform(myself, effect));
-            self.entry.stage(self.core.stage());
+    /// The running plan wants a sub-query.
+    pub async fn open(&mut self, myself: &ActorRef<QueryMessage>, opening: Opening) {
+        let current = *self.core.stage() == Stage::Running { run: opening.run };
+        match self.run.as_mut().filter(|run| current && run.number() == opening.run) {
+            Some(run) => run.open(myself, opening).await,
+            // A plan that has been dropped needs no answer.
+            None => drop(opening.reply.send(Err(MeshError::new(ErrorCode::Cancelled, "the run has ended")))),
         }
     }
 
-    fn perform(&mut self, myself: &ActorRef<QueryMessage>, effect: Effect) -> Vec<Effect> {
-        match effect {
-            Effect::Resolve => {
-                let resolving = steps::resolve(self.coordinator.clone(), self.job.sql.clone());
-                self.query_step(myself, "reading the statement", resolving);
-            }
-            // Done where the tables are at hand: see `resolved`.
-            Effect::Decide => {}
-            Effect::Plan => self.start_planning(myself),
-            Effect::Announce => self.announce(),
-            Effect::Run { run } => self.start_run(myself, run),
-            Effect::StopRun => self.stop_run(),
-            Effect::FenceOutlet { run } => {
-                let found = self.outlet.fence(run);
-                let dice = self.dice.random_range(0..1_000);
-                return self.core.on(Event::Fenced { found, dice });
-            }
-            Effect::SpendRestart => {
-                let granted = self.budget.spend();
-                if granted {
-                    self.entry.restarted();
-                }
-                return self.core.on(Event::Budget { granted });
-            }
-            Effect::Wait { run, ms } => {
-                let (at, me) = (Instant::now() + Duration::from_millis(ms), myself.clone());
-                self.timer = Some(TaskGuard::control(async move {
-                    sleep_until(at).await;
-                    let _ = me.cast(QueryMessage::Happened(Event::Waited { run }));
-                }));
-            }
-            Effect::Fail(error) => self.fail(error),
-            Effect::Leave => {
-                self.close();
-                myself.stop(None);
-            }
-        }
-        Vec::new()
-    }
-
-    fn start_planning(&mut self, myself: &ActorRef<QueryMessage>) {
-        let (Some(permit), Some(catalog)) = (self.permit.clone(), self.catalog.clone()) else {
-            let error = MeshError::new(ErrorCode::NoDecision, "a statement came to its plan without a decision");
-            return drop(myself.cast(QueryMessage::Happened(Event::StepFailed(error))));
-        };
-        let to_plan = ToPlan {
-            query: self.job.query,
-            permit,
-            sql: self.job.sql.clone(),
-            parameters: self.job.parameters.clone(),
-            catalog,
-            session: self.job.session.clone(),
-        };
-        self.control_step(myself, "planning", steps::plan(self.coordinator.clone(), to_plan));
-    }
-
-    fn announce(&mut self) {
-        let (Some(announce), Some(rows), Some(plan)) = (self.job.announce.take(), self.job.rows.take(), &self.plan)
-        else {
-            return;
-        };
-        // If the caller has gone the rows go with the message, and their end tells the actor.
-        let _ = announce.send(Ok(Announced { schema: plan.schema(), parameters: plan.parameters(), rows }));
-    }
-
-    fn start_run(&mut self, myself: &ActorRef<QueryMessage>, run: u32) {
-        let (Some(plan), Some(permit)) = (self.plan.clone(), &self.permit) else { return };
-        self.openings.clear();
-        self.opened = 0;
-        self.facts = Some(Arc::new(QueryFacts {
-            ctx: self.coordinator.ctx.clone(),
-            ledger: self.coordinator.ledger.clone(),
-            query: self.job.query,
-            trace: TraceId(self.job.query.0.as_u128()),
-            principal: self.job.session.principal.id.clone(),
-            epoch: permit.epoch(),
-            deadline: self.job.deadline,
-            batch_rows: self.job.session.options.batch_rows.clamp(1, BATCH_ROWS_MAX as u32),
-            run,
-            shunned: self.core.shunned().to_vec(),
-            share: self.share.clone(),
-            budget: self.budget.clone(),
-        }));
-        let opener = Opener { query: myself.clone(), run };
-        let pumping = steps::pump(plan, opener, self.outlet.clone(), self.entry.clone());
-        let me = myself.clone();
-        self.work = Some(TaskGuard::query(&self.coordinator.ctx.seams, async move {
-            let event = match caught("execution", pumping).await {
-                Ok(()) => Event::RunEnded { run },
-                Err(error) => Event::RunFailed { run, error },
-            };
-            let _ = me.cast(QueryMessage::Happened(event));
-        }));
-    }
-
-    fn stop_run(&mut self) {
-        self.work = None;
-        self.timer = None;
-        for subquery in std::mem::take(&mut self.subqueries).into_values() {
-            subquery.stop(None);
-        }
-    }
-
-    fn fail(&mut self, error: MeshError) {
-        self.entry.error(&error);
-        match self.job.announce.take() {
-            // A caller that has gone needs no answer.
-            Some(announce) => drop(announce.send(Err(error))),
-            None => self.outlet.fail(error),
-        }
-    }
-
-    /// A step that only waits for others.
-    fn control_step(
-        &mut self,
-        myself: &ActorRef<QueryMessage>,
-        what: &'static str,
-        step: impl Future<Output = Result<QueryMessage>> + Send + 'static,
-    ) {
-        self.work = Some(TaskGuard::control(reported(myself.clone(), what, step)));
-    }
-
-    /// A step that computes.
-    fn query_step(
-        &mut self,
-        myself: &ActorRef<QueryMessage>,
-        what: &'static str,
-        step: impl Future<Output = Result<QueryMessage>> + Send + 'static,
-    ) {
-        self.work = Some(TaskGuard::query(&self.coordinator.ctx.seams, reported(myself.clone(), what, step)));
-    }
-
-    /// Starts a sub-query's actor, which answers with its rows. If it cannot be started the reply comes back with the
-    /// reason.
-    pub async fn open(
-        &mut self,
-        myself: &ActorRef<QueryMessage>,
-        run: u32,
-        plan: SubqueryPlan,
-        reply: oneshot::Sender<Result<BatchStream>>,
-    ) -> Result<(), (MeshError, Option<oneshot::Sender<Result<BatchStream>>>)> {
-        let facts = self.facts.clone().filter(|f| f.run == run && *self.core.stage() == Stage::Running { run });
-        let Some(facts) = facts else {
-            return Err((MeshError::new(ErrorCode::Cancelled, "the run has ended"), Some(reply)));
-        };
-        if self.opened >= SUBQUERIES_MAX {
-            let message = format!("one run of a plan may open {SUBQUERIES_MAX} sub-queries");
-            return Err((MeshError::new(ErrorCode::Unsupported, message), Some(reply)));
-        }
-        self.opened += 1;
-        let opening = self.openings.entry(plan.ordinal).or_default();
-        let partition = *opening;
-        *opening += 1;
-        let hold = match self.job.session.options.delivery {
-            Delivery::Spooled => Hold::Spool,
-            Delivery::Streamed if plan.blocks_consumer => Hold::Build,
-            Delivery::Streamed => Hold::Window { bytes: self.coordinator.ctx.limits.hold_back_bytes_max },
-        };
-        let arguments =
-            subquery::Arguments { facts, plan: Arc::new(plan), partition, hold, query: myself.clone(), reply };
-        match Actor::spawn_linked(None, SubqueryActor, arguments, myself.get_cell()).await {
-            Ok((subquery, _)) => {
-                self.subqueries.insert(subquery.get_id(), subquery);
-                Ok(())
-            }
-            Err(error) => Err((MeshError::internal(format!("a sub-query's actor did not start: {error}")), None)),
-        }
-    }
-
-    /// A sub-query's actor has gone. False if it was not one of this run.
+    /// A sub-query's actor has gone. False if it was not one of the current run.
     pub fn forget(&mut self, subquery: &ActorId) -> bool {
-        self.subqueries.remove(subquery).is_some()
+        self.run.as_mut().is_some_and(|run| run.forget(subquery))
     }
 
     /// Gives back everything that others wait for. The rows that are at the outlet stay for their reader.
@@ -375,16 +183,6 @@ impl Drop for QueryState {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-async fn reported(
-    myself: ActorRef<QueryMessage>,
-    what: &'static str,
-    step: impl Future<Output = Result<QueryMessage>>,
-) {
-    let message = caught(what, step).await.unwrap_or_else(|e| QueryMessage::Happened(Event::StepFailed(e)));
-    // An actor that has gone needs no news.
-    let _ = myself.cast(message);
 }
 
 fn row_of(coordinator: &Coordinator, job: &Job) -> QueryRow {

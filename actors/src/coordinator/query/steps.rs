@@ -13,7 +13,10 @@ use greylag_protocol::{
 use ractor::ActorRef;
 use tokio::sync::oneshot;
 
-use super::{core::Goal, message::QueryMessage};
+use super::{
+    core::Goal,
+    message::{Opening, QueryMessage},
+};
 use crate::{
     NodeCtx,
     coordinator::{
@@ -31,7 +34,7 @@ use crate::{
     planner::port::{
         Catalog, ExecutablePlan, Permit, PlanRequest, Planner, SubqueryOpener, SubqueryPlan, SystemTables, Touched,
     },
-    policy,
+    policy::port::ask,
     turnstile::{Entry, Turnstile},
 };
 
@@ -69,7 +72,7 @@ pub async fn decide(
         Goal::Execute => touched.action,
     };
     let asked = DecideRequest { query, principal: session.principal, action, tables: touched.tables };
-    Ok(QueryMessage::Decided(policy::ask(&ctx, asked).await?))
+    Ok(QueryMessage::Decided(ask(&ctx, asked).await?))
 }
 
 /// What planning needs.
@@ -139,8 +142,8 @@ impl SubqueryOpener for Opener {
     async fn open(&self, subquery: &SubqueryPlan) -> Result<BatchStream> {
         let gone = || MeshError::new(ErrorCode::Cancelled, "the statement has ended");
         let (reply, opened) = oneshot::channel();
-        let open = QueryMessage::Open { run: self.run, plan: subquery.clone(), reply };
-        self.query.cast(open).map_err(|_| gone())?;
+        let opening = Opening { run: self.run, plan: subquery.clone(), reply };
+        self.query.cast(QueryMessage::Open(opening)).map_err(|_| gone())?;
         opened.await.unwrap_or_else(|_| Err(gone()))
     }
 }
