@@ -19,9 +19,6 @@ fn main() -> ExitCode {
         eprintln!("this system does not let a process choose its place in memory: {error}");
         return ExitCode::FAILURE;
     }
-    if arguments.iter().any(|a| a == "--log") {
-        eprintln!("logs are not part of a trace");
-    }
     let _ = rustls::crypto::ring::default_provider().install_default();
     let _entropy = Guard::new(seed);
     let outcome = first_flight(seed);

@@ -74,7 +74,7 @@ impl Pilot<'_> {
             (up.len() == 3 && up.values().all(|(_, leader)| leader.is_some())).then_some(())
         })?;
         let formed_ms = self.sim.elapsed().as_millis();
-        trace::note("formed");
+        self.note("formed");
         for (name, tables) in [("sales", "orders"), ("people", "customers")] {
             let spec = SourceSpec {
                 name: SourceName::new(name)?,
@@ -92,7 +92,7 @@ impl Pilot<'_> {
         self.answer("n2", expected, "the first answer")?;
 
         let leader = self.leader()?;
-        trace::note(format!("power cut at {leader}"));
+        self.note(format!("power cut at {leader}"));
         self.hosts.disks[&leader].power_off();
         self.sim.crash(leader.as_str());
         self.hosts.board.borrow_mut().up.remove(&leader);
@@ -105,14 +105,18 @@ impl Pilot<'_> {
         let torn_sectors = self.hosts.disks[&leader].power_on(survive);
         self.sim.bounce(leader.as_str());
         let back = self.sim.elapsed();
-        trace::note(format!("power returns at {leader}, {torn_sectors} sectors torn"));
+        self.note(format!("power returns at {leader}, {torn_sectors} sectors torn"));
         self.until("the node is back", |h| h.board.borrow().up.contains_key(&leader).then_some(()))?;
         let rows = self.answer(&leader, expected, "an answer from the node that was cut off")?;
         self.holds("people", &leader)?;
         let healed_ms = (self.sim.elapsed() - back).as_millis();
-        trace::note("healed");
+        self.note("healed");
         let disks = self.hosts.disks.values().fold(0, |h, d| trace::fold(h, &d.hash().to_le_bytes()));
         Ok(Flight { formed_ms, answered_after_cut_ms, healed_ms, torn_sectors, rows, disks })
+    }
+
+    fn note(&self, text: impl Into<String>) {
+        trace::note_at(self.sim.elapsed(), text);
     }
 
     /// Steps the world until something is there.
@@ -145,7 +149,7 @@ impl Pilot<'_> {
                     // A table of a source whose schema has not been seen yet is unknown for a moment.
                     let unknown = error.code == greylag_protocol::ErrorCode::UnknownTable;
                     anyhow::ensure!(error.is_retryable() || unknown, "{what}: {error}");
-                    trace::note(format!("{what}: {error}"));
+                    self.note(format!("{what}: {error}"));
                     anyhow::ensure!(self.sim.elapsed() - start < PATIENCE, "{what}: {error}");
                     let again = self.sim.elapsed() + RETRY;
                     while self.sim.elapsed() < again {
@@ -158,7 +162,7 @@ impl Pilot<'_> {
 
     fn answer(&mut self, host: &str, expected: &[String], what: &str) -> anyhow::Result<usize> {
         let rows = lines(&self.retry(host, &Task::Query(QUERY.into()), what)?)?;
-        trace::note(format!("{what} from {host}: {} rows", rows.len()));
+        self.note(format!("{what} from {host}: {} rows", rows.len()));
         anyhow::ensure!(rows == expected, "{what} from {host} differs: {rows:?}, expected {expected:?}");
         Ok(rows.len())
     }
@@ -216,17 +220,21 @@ fn tables() -> anyhow::Result<BTreeMap<String, MemoryTable>> {
     Ok(all.into_iter().map(|(n, batches)| (n.to_owned(), MemoryTable { name: n.into(), batches })).collect())
 }
 
-/// What single-process DataFusion says.
+/// What single-process DataFusion says, on a thread of its own: this one's clock and entropy are the simulation's.
 fn expected(sources: &MemoryConnectors) -> anyhow::Result<Vec<String>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let session = greylag_engine::session::reference();
-        for table in sources.tables.values() {
-            let provider = MemTable::try_new(table.batches[0].schema(), vec![table.batches.clone()])?;
-            session.register_table(table.name.as_str(), Arc::new(provider))?;
-        }
-        lines(&session.sql(QUERY).await?.collect().await?)
-    })
+    let tables = sources.tables.clone();
+    let asked = std::thread::spawn(move || -> anyhow::Result<Vec<String>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let session = greylag_engine::session::reference();
+            for table in tables.values() {
+                let provider = MemTable::try_new(table.batches[0].schema(), vec![table.batches.clone()])?;
+                session.register_table(table.name.as_str(), Arc::new(provider))?;
+            }
+            lines(&session.sql(QUERY).await?.collect().await?)
+        })
+    });
+    asked.join().map_err(|_| anyhow::anyhow!("the reference panicked"))?
 }
 
 fn lines(batches: &[RecordBatch]) -> anyhow::Result<Vec<String>> {

@@ -1,7 +1,7 @@
 //! The trace of a run: every datagram with its bytes, every disk operation that lasts, every note, at its virtual time,
 //! folded into one hash. Two runs are the same run if their hashes are.
 
-use std::{cell::RefCell, net::SocketAddr};
+use std::{cell::RefCell, net::SocketAddr, time::Duration};
 
 /// What a trace comes to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,11 +45,15 @@ pub fn disk(what: &str, bytes: &[u8]) {
     record(what, bytes);
 }
 
-/// A line for people, in the hash as well.
+/// A line for people, in the hash as well, from inside a host.
 pub fn note(text: impl Into<String>) {
+    note_at(turmoil::sim_elapsed().unwrap_or_default(), text);
+}
+
+/// The same from outside, where nobody but the caller knows the virtual time.
+pub fn note_at(at: Duration, text: impl Into<String>) {
     let text = text.into();
     record(&text, &[]);
-    let at = turmoil::sim_elapsed().unwrap_or_default();
     TRACE.with(|trace| trace.borrow_mut().notes.push(format!("{:>8.3} {text}", at.as_secs_f64())));
 }
 
