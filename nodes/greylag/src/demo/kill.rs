@@ -50,18 +50,23 @@ struct Answer {
     rows: Result<Vec<RecordBatch>, MeshError>,
 }
 
-/// The node that clients talk to is never killed: that is another story.
-const DOOR: usize = 0;
+/// The largest table's source: its edges are what may be killed.
+const EDGES: &str = "SELECT n.name FROM system.roles r JOIN system.nodes n ON r.node = n.id \
+    WHERE r.role = 'edge/lake' AND r.held";
 
 pub async fn run(mesh: &mut DemoMesh, reference: &Reference, report: &Report) -> anyhow::Result<Killed> {
     let expected = reference.answer(QUERY).await?;
+    // Clients talk to a node without such an edge, so that every sub-query crosses the network, and that node lives.
+    let edges = texts(&mesh.connection(0).await?.query(EDGES).await?, 0)?;
+    let door =
+        mesh.processes.iter().position(|p| !edges.contains(&p.config.name)).context("every node has the edge")?;
     let stop = Arc::new(AtomicBool::new(false));
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
-        clients.spawn(client(mesh.connection(DOOR).await?, stop.clone()));
+        clients.spawn(client(mesh.connection(door).await?, stop.clone()));
     }
-    let watcher = mesh.connection(DOOR).await?;
-    let victim = running_edge(&watcher, mesh).await?;
+    let watcher = mesh.connection(door).await?;
+    let victim = running_edge(&watcher, mesh, door).await?;
     mesh.processes[victim].kill()?;
     let killed_at = Instant::now();
     report.detail(&format!("SIGKILL to `{}` while it served", mesh.processes[victim].config.name));
@@ -114,9 +119,9 @@ async fn client(connection: Connection, stop: Arc<AtomicBool>) -> anyhow::Result
 }
 
 /// Waits until an attempt runs on an edge of another node, and says which process that is.
-async fn running_edge(watcher: &Connection, mesh: &DemoMesh) -> anyhow::Result<usize> {
+async fn running_edge(watcher: &Connection, mesh: &DemoMesh, door: usize) -> anyhow::Result<usize> {
     let sql = "SELECT n.name FROM system.subqueries s JOIN system.nodes n ON s.edge = n.id WHERE s.state = 'running'";
-    let door = &mesh.processes[DOOR].config.name;
+    let door = &mesh.processes[door].config.name;
     let started = Instant::now();
     while started.elapsed() < PATIENCE {
         for name in texts(&watcher.query(sql).await?, 0)? {
