@@ -416,7 +416,11 @@ async fn a_child_that_is_just_being_started_does_not_outlive_its_supervisor() {
         .await
         .unwrap();
     stage.until(|| stage.diary.count("+a") == 1).await;
+    let child: ActorRef<Order> = ActorRef::where_is(stage.home.name("a")).unwrap();
+    child.cast(Order::Hang).unwrap();
+    let began = Instant::now();
     sup.stop().await;
+    assert!(began.elapsed() >= SHUTDOWN_DEFAULT, "it was given its time");
     assert_eq!(stage.diary.read(), ["+a", "-a"]);
     assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
 }
