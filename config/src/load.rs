@@ -140,7 +140,7 @@ fn invalid(message: String) -> MeshError {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
     fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {

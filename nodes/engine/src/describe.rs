@@ -14,6 +14,9 @@ use crate::{
     plan::FixedPlan,
 };
 
+/// Name, type, whether it may be NULL, type in the source's words.
+type Described = (String, String, bool, Option<String>);
+
 /// Every table there is: `source`, `schema`, `table`.
 pub(crate) fn tables(catalog: &Catalog, system: &dyn SystemTables) -> Result<FixedPlan> {
     let own = system.schemas().into_iter().map(|(name, _)| (MESH_CATALOG, SYSTEM_SCHEMA, name));
@@ -53,7 +56,7 @@ pub(crate) fn columns(table: &Resolved, system: &dyn SystemTables) -> Result<Fix
             }
         }
     }
-    let text = |part: fn(&(String, String, bool, Option<String>)) -> Option<&str>| -> (DataType, ArrayRef) {
+    let text = |part: fn(&Described) -> Option<&str>| -> (DataType, ArrayRef) {
         (DataType::Utf8, Arc::new(rows.iter().map(part).collect::<StringArray>()))
     };
     let nullable: ArrayRef = Arc::new(rows.iter().map(|row| Some(row.2)).collect::<BooleanArray>());

@@ -27,7 +27,8 @@ impl Parameters {
     /// GL1007 for names that are not numbers, or numbers that are too large.
     pub(crate) fn of(plan: &LogicalPlan) -> Result<Self> {
         let mut numbered = BTreeMap::new();
-        for (name, data_type) in plan.get_parameter_types().map_err(mesh_error)? {
+        let types: BTreeMap<_, _> = plan.get_parameter_types().map_err(mesh_error)?.into_iter().collect();
+        for (name, data_type) in types {
             let number = name.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok());
             match number {
                 Some(number @ 1..=PARAMETERS_MAX) => drop(numbered.insert(number, data_type)),

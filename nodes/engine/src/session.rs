@@ -26,6 +26,10 @@ use crate::{
 /// Most bytes that all queries of a node spill to disk at a time.
 pub const SPILL_BYTES_MAX: u64 = 64 << 30;
 
+/// Memory that a sort keeps back to merge what it has spilled: a part of the query's, and never more than this.
+const SPILL_RESERVE_PART: usize = 16;
+const SPILL_RESERVE_BYTES_MAX: usize = 10 << 20;
+
 /// What an engine may use.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -84,9 +88,13 @@ impl Sessions {
             )
             .build_arc()
             .map_err(mesh_error)?;
+        let memory = to_usize(config.query_memory_bytes_max)?;
+        let reserve = (memory / SPILL_RESERVE_PART).min(SPILL_RESERVE_BYTES_MAX);
         let state = SessionStateBuilder::new()
             .with_config(
-                fixed(config.target_partitions, config.batch_rows).with_create_default_catalog_and_schema(false),
+                fixed(config.target_partitions, config.batch_rows)
+                    .with_create_default_catalog_and_schema(false)
+                    .with_sort_spill_reservation_bytes(reserve),
             )
             .with_runtime_env(Arc::clone(&runtime))
             .with_query_planner(Arc::new(EdgePlanner))
@@ -96,7 +104,7 @@ impl Sessions {
             state,
             runtime,
             node: Arc::new(NodeBudget::new(to_usize(config.node_memory_bytes_max)?)),
-            query_memory_bytes_max: to_usize(config.query_memory_bytes_max)?,
+            query_memory_bytes_max: memory,
         })
     }
 

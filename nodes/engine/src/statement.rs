@@ -327,7 +327,7 @@ mod tests {
     fn question_marks_are_numbered_in_order() {
         let Command::Query(query) = Parsed::parse("SELECT ? FROM t WHERE a = ? AND b IN (?, 1)").unwrap().command
         else {
-            panic!()
+            unreachable!("it is a query")
         };
         assert_eq!(query.to_string(), "SELECT $1 FROM t WHERE a = $2 AND b IN ($3, 1)");
     }

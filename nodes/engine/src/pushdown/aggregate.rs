@@ -37,14 +37,16 @@ pub(crate) fn absorb(remote: &Remote, aggregate: &Aggregate) -> Result<Option<Re
     }
     let mut values = Vec::with_capacity(aggregate.schema.fields().len());
     for key in &aggregate.group_expr {
-        let key = remote.to_base(&key.clone().unalias())?;
+        let key = remote.to_base(&key.clone().unalias_nested().data)?;
         match group_key(remote.scope(), &key, remote)? {
             Some(key) => values.push(key),
             None => return Ok(None),
         }
     }
     for expr in &aggregate.aggr_expr {
-        let Expr::AggregateFunction(function) = remote.to_base(&expr.clone().unalias())? else { return Ok(None) };
+        let Expr::AggregateFunction(function) = remote.to_base(&expr.clone().unalias_nested().data)? else {
+            return Ok(None);
+        };
         let at = values.len();
         let Some(field) = aggregate.schema.fields().get(at) else { return Ok(None) };
         match function_of(remote.scope(), &function, field.data_type())? {
@@ -96,12 +98,14 @@ fn grouped(remote: &Remote, aggregate: &Aggregate, values: Vec<Computed>) -> Rem
     grouped
 }
 
-/// Names made unique, so that each is one column.
+/// Names made unique, so that each is one column, and given to the fields as well.
 fn apart(mut base: Vec<BaseColumn>) -> Vec<BaseColumn> {
     for at in 0..base.len() {
         while base[..at].iter().any(|earlier| earlier.column == base[at].column) {
             base[at].column.name.push('_');
         }
+        let name = base[at].column.name.clone();
+        base[at].field = Arc::new(base[at].field.as_ref().clone().with_name(name));
     }
     base
 }
@@ -117,8 +121,8 @@ fn group_key(scope: Scope<'_>, key: &Expr, remote: &Remote) -> Result<Option<Com
         let scalar = column.scalar.clone();
         return Ok(groupable(scope.dialect, column.traits).then(|| Computed {
             scalar: if forced { scalar.bytewise() } else { scalar },
-            // Written bytewise, it compares so by itself.
-            traits: if forced { Traits::native(Kind::Text) } else { column.traits },
+            // Conditions on a forced key stay local.
+            traits: if forced { Traits { null_agrees: true, ..Traits::NOTHING } } else { column.traits },
             distinct: column.distinct,
         }));
     }
@@ -193,9 +197,9 @@ fn foreign(scope: Scope<'_>, name: &str, distinct: bool, argument: &Expr, result
         "count" if distinct => groupable(scope.dialect, column.traits).then(|| count(aggregate(Some(scalar())))),
         "count" => column.traits.null_agrees.then(|| count(aggregate(Some(column.scalar.clone())))),
         "min" | "max" => {
-            let ordered = sortable(scope.dialect, column.traits) && column.traits.kind != Kind::Binary;
-            let traits = if forced { Traits::NOTHING } else { column.traits };
-            ordered.then(|| Computed { scalar: aggregate(Some(scalar())), traits, distinct: None })
+            let ordered = sortable(scope.dialect, column.traits) && column.traits.kind != Kind::Binary && !forced;
+            let scalar = aggregate(Some(column.scalar.clone()));
+            ordered.then_some(Computed { scalar, traits: column.traits, distinct: None })
         }
         "sum" if !distinct => {
             let summed = aggregate(Some(column.scalar.clone()));

@@ -27,7 +27,7 @@ pub(crate) enum Kind {
 pub(crate) enum Agreement {
     /// They agree.
     Native,
-    /// Text under a collation. The source's `=` finds at least all equal values; [`super::ir::Scalar::Bytewise`] agrees.
+    /// Text under a collation. The source's `=` finds at least all equal values; `Bytewise` and `Bytes` of `ir` agree.
     Forced,
     /// Nothing is known: compare nothing.
     Unknown,

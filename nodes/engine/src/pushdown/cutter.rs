@@ -335,7 +335,7 @@ fn carried(remote: &Remote, exprs: &[Expr]) -> Result<Option<Vec<Expr>>> {
         for (column, count) in expr.column_refs_counts() {
             used[remote.schema.index_of_column(column)?] += count;
         }
-        let expr = remote.to_base(&expr.clone().unalias())?;
+        let expr = remote.to_base(&expr.clone().unalias_nested().data)?;
         expr.apply(|_| {
             nodes += 1;
             Ok(TreeNodeRecursion::Continue)
@@ -384,7 +384,7 @@ fn top(remote: &Remote, sort: &Sort, rows: u64) -> Result<Option<Remote>> {
         }
         let scalar = column.scalar.clone();
         let forced = column.traits.agreement == capability::Agreement::Forced;
-        let scalar = if forced { scalar.bytewise() } else { scalar };
+        let scalar = if forced { scalar.bytes() } else { scalar };
         order.push(OrderKey { scalar, descending: !key.asc, nulls_first: key.nulls_first });
     }
     let mut remote = remote.clone();

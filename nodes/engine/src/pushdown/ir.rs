@@ -106,8 +106,10 @@ pub(crate) enum Scalar {
         text: Box<Scalar>,
         needle: String,
     },
-    /// A text compared and ordered by its UTF-8 bytes, whatever its collation.
+    /// A text that equals another only if all bytes do, whatever its collation. It stays a text.
     Bytewise(Box<Scalar>),
+    /// The UTF-8 bytes of a text, to order by.
+    Bytes(Box<Scalar>),
     Negative(Box<Scalar>),
     Cast {
         scalar: Box<Scalar>,
@@ -208,6 +210,10 @@ impl Scalar {
 
     pub(crate) fn bytewise(self) -> Self {
         Self::Bytewise(Box::new(self))
+    }
+
+    pub(crate) fn bytes(self) -> Self {
+        Self::Bytes(Box::new(self))
     }
 
     /// Conditions as one, without needless nesting. `None` for none.

@@ -20,7 +20,7 @@ use datafusion::{
 use greylag_protocol::schema::SourceSchema;
 
 use super::{
-    convert::{BaseColumn, Pushable, Scope},
+    convert::{self, BaseColumn, PARTS_MAX, Pushable, Scope},
     estimate::width,
     ir::{JoinItem, OrderKey, OutputColumn, Scalar, Select, TableRef},
     write::{self, ROW_MARK},
@@ -94,7 +94,8 @@ impl Remote {
 
     /// Adds a condition over base columns: to the source if it can, else to what is left to do.
     pub(crate) fn add_condition(&mut self, condition: Expr) {
-        let form = super::convert::condition(self.scope(), &condition);
+        let full = self.pushed.len() + self.having.len() >= PARTS_MAX;
+        let form = if full { None } else { convert::condition(self.scope(), &condition) };
         match form {
             Some(form) if self.group.is_some() => match form.exact {
                 Some(exact) => {

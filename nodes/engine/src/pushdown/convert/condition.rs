@@ -10,15 +10,13 @@ use datafusion::{
 };
 use greylag_protocol::schema::Dialect;
 
-use super::{BaseColumn, DEPTH_MAX, Operand, Pushable, Scope, like, operand};
+use super::{BaseColumn, DEPTH_MAX, Operand, PARTS_MAX, Pushable, Scope, like, operand};
 use crate::pushdown::{
     capability::{Agreement, Kind, comparable, kind},
     ir::{BinaryOp, IsTest, Scalar},
     write::{is_plain_text, literal},
 };
 
-/// Longest IN list that is sent.
-const IN_LIST_MAX: usize = 1000;
 /// Guesses at the part of rows that pass, where nothing is known.
 const RANGE_SELECTIVITY: f64 = 0.33;
 const EQUAL_SELECTIVITY: f64 = 0.1;
@@ -56,6 +54,9 @@ pub(super) fn condition(scope: Scope<'_>, expr: &Expr, depth: usize) -> Option<P
 
 fn conjunction(scope: Scope<'_>, expr: &Expr, depth: usize) -> Option<Pushable> {
     let parts = split_conjunction(expr);
+    if parts.len() > PARTS_MAX {
+        return None;
+    }
     let pushed: Vec<Pushable> = parts.iter().filter_map(|part| condition(scope, part, depth + 1)).collect();
     let exact: Option<Vec<Scalar>> = pushed.iter().map(|part| part.exact.clone()).collect();
     let exact = exact.filter(|exact| exact.len() == parts.len()).and_then(Scalar::all);
@@ -65,8 +66,12 @@ fn conjunction(scope: Scope<'_>, expr: &Expr, depth: usize) -> Option<Pushable> 
 }
 
 fn disjunction(scope: Scope<'_>, expr: &Expr, depth: usize) -> Option<Pushable> {
+    let parts = split_binary(expr, Operator::Or);
+    if parts.len() > PARTS_MAX {
+        return None;
+    }
     let pushed: Option<Vec<Pushable>> =
-        split_binary(expr, Operator::Or).into_iter().map(|part| condition(scope, part, depth + 1)).collect();
+        parts.into_iter().map(|part| condition(scope, part, depth + 1)).collect();
     let pushed = pushed?;
     let exact: Option<Vec<Scalar>> = pushed.iter().map(|part| part.exact.clone()).collect();
     let selectivity = pushed.iter().map(|part| part.selectivity).sum::<f64>().min(1.0);
@@ -103,8 +108,11 @@ pub(crate) fn columns(left: &BaseColumn, op: BinaryOp, right: &BaseColumn) -> Op
     }
     let native = left.traits.agreement == Agreement::Native && right.traits.agreement == Agreement::Native;
     let (left, right) = (left.scalar.clone(), right.scalar.clone());
-    let scalar =
-        if native { Scalar::binary(op, left, right) } else { Scalar::binary(op, left.bytewise(), right.bytewise()) };
+    let scalar = match op {
+        _ if native => Scalar::binary(op, left, right),
+        BinaryOp::Eq | BinaryOp::NotEq => Scalar::binary(op, left.bytewise(), right.bytewise()),
+        _ => Scalar::binary(op, left.bytes(), right.bytes()),
+    };
     Some(Pushable::exact(scalar, if op == BinaryOp::Eq { EQUAL_SELECTIVITY } else { RANGE_SELECTIVITY }))
 }
 
@@ -123,10 +131,13 @@ pub(super) fn compare(dialect: Dialect, column: &BaseColumn, op: BinaryOp, value
     let native = Scalar::binary(op, column.scalar.clone(), Scalar::Literal(value.clone()));
     match (traits.kind, traits.agreement) {
         (Kind::Timestamp, _) if column.field.data_type() != &value.data_type() => None,
-        (Kind::Float, _) => float(dialect, column, op, native, selectivity),
         (_, Agreement::Native) => Some(Pushable::exact(native, selectivity)),
         (Kind::Text, Agreement::Forced) => {
-            let bytes = Scalar::binary(op, column.scalar.clone().bytewise(), Scalar::Literal(value.clone()).bytewise());
+            let (text, value_text) = (column.scalar.clone(), Scalar::Literal(value.clone()));
+            let bytes = match op {
+                BinaryOp::Eq | BinaryOp::NotEq => Scalar::binary(op, text.bytewise(), value_text.bytewise()),
+                _ => Scalar::binary(op, text.bytes(), value_text.bytes()),
+            };
             if op == BinaryOp::Eq && own_equality_holds(dialect, value) {
                 // The first half alone finds every equal value, and finds it by an index.
                 let exact = Scalar::all(vec![native.clone(), bytes]);
@@ -158,21 +169,6 @@ fn is_ordinary(value: &ScalarValue) -> bool {
     }
 }
 
-/// DataFusion puts NaN above everything and negative NaN below; PostgreSQL puts both above; SQLite and MySQL have none.
-fn float(dialect: Dialect, column: &BaseColumn, op: BinaryOp, native: Scalar, selectivity: f64) -> Option<Pushable> {
-    match (dialect, op) {
-        (Dialect::Postgres, BinaryOp::Lt | BinaryOp::LtEq) => {
-            let nan = Scalar::Literal(ScalarValue::Float64(Some(f64::NAN)));
-            let is_nan = Scalar::binary(BinaryOp::Eq, column.scalar.clone(), nan);
-            Some(Pushable { loose: Scalar::any(vec![native, is_nan])?, exact: None, selectivity })
-        }
-        (Dialect::Postgres, BinaryOp::Gt | BinaryOp::GtEq) => {
-            Some(Pushable { loose: native, exact: None, selectivity })
-        }
-        _ => Some(Pushable::exact(native, selectivity)),
-    }
-}
-
 fn between(scope: Scope<'_>, between: &Between) -> Option<Pushable> {
     let low = comparison(scope, &between.expr, BinaryOp::GtEq, &between.low)?;
     let high = comparison(scope, &between.expr, BinaryOp::LtEq, &between.high)?;
@@ -185,7 +181,7 @@ fn between(scope: Scope<'_>, between: &Between) -> Option<Pushable> {
 
 fn in_list(scope: Scope<'_>, column: &BaseColumn, list: &[Expr], negated: bool) -> Option<Pushable> {
     let traits = column.traits;
-    if list.is_empty() || list.len() > IN_LIST_MAX || traits.kind == Kind::Float {
+    if list.is_empty() || list.len() > PARTS_MAX || traits.kind == Kind::Float {
         return None;
     }
     let mut values = Vec::with_capacity(list.len());
@@ -195,7 +191,7 @@ fn in_list(scope: Scope<'_>, column: &BaseColumn, list: &[Expr], negated: bool) 
         compare(scope.dialect, column, BinaryOp::Eq, value)?;
         values.push(value);
     }
-    #[allow(clippy::cast_precision_loss, reason = "a guess, of at most IN_LIST_MAX")]
+    #[allow(clippy::cast_precision_loss, reason = "a guess, of at most PARTS_MAX")]
     let selectivity = (equal_selectivity(column) * values.len() as f64).min(1.0);
     let selectivity = if negated { 1.0 - selectivity } else { selectivity };
     let membership = |bytewise: bool, negated: bool| {

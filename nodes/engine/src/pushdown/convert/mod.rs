@@ -20,8 +20,10 @@ pub(crate) use condition::columns as compare_columns;
 pub(crate) use native::scalar as native_scalar;
 pub(crate) use operand::{Operand, operand};
 
-/// Deepest expression that is looked into.
-pub(crate) const DEPTH_MAX: usize = 64;
+/// Deepest expression that is looked into: parsers of the sources' SQL have limits too, DataFusion's one of 50.
+pub(crate) const DEPTH_MAX: usize = 16;
+/// Most values of an IN list, parts of a condition and conditions of a `SELECT` that are sent.
+pub(crate) const PARTS_MAX: usize = 500;
 
 /// A column that a `SELECT` under construction can use.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use datafusion::{
 };
 use greylag_protocol::schema::Dialect;
 
-use super::{DEPTH_MAX, Pushable, Scope, operand::keeps_value};
+use super::{DEPTH_MAX, PARTS_MAX, Pushable, Scope, operand::keeps_value};
 use crate::pushdown::{
     capability::{self, Kind, kind},
     ir::{BinaryOp, IsTest, Scalar},
@@ -142,6 +142,9 @@ impl Spelling<'_> {
     }
 
     fn each(&self, exprs: Vec<&Expr>, depth: usize) -> Option<Vec<Scalar>> {
+        if exprs.len() > PARTS_MAX {
+            return None;
+        }
         exprs.into_iter().map(|expr| self.scalar(expr, depth)).collect()
     }
 

@@ -50,10 +50,6 @@ impl Grammar for DataFusion {
         Some(format!("arrow_try_cast({scalar}, {})", type_text(to)?))
     }
 
-    fn bytewise(&self, text: &str) -> Option<String> {
-        Some(text.to_owned())
-    }
-
     fn like_text(&self, text: &str) -> Option<String> {
         Some(text.to_owned())
     }

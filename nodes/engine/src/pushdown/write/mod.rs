@@ -68,12 +68,22 @@ trait Grammar: Sync {
         None
     }
 
-    /// A text that compares by its UTF-8 bytes.
-    fn bytewise(&self, text: &str) -> Option<String>;
+    /// A text that is equal by bytes only, and a literal to compare with it.
+    fn bytewise(&self, _text: &str) -> Option<String> {
+        None
+    }
 
-    /// A literal to compare with such a text.
     fn bytewise_literal(&self, value: &ScalarValue) -> Option<String> {
         self.literal(value)
+    }
+
+    /// The UTF-8 bytes of a text, and a literal to compare with them.
+    fn bytes(&self, _text: &str) -> Option<String> {
+        None
+    }
+
+    fn bytes_literal(&self, _value: &ScalarValue) -> Option<String> {
+        None
     }
 
     /// The left side of a LIKE in which case and every character count.

@@ -49,6 +49,14 @@ impl Grammar for MySql {
         values::text(value).map(|text| format!("X'{}'", values::hex(text.as_bytes())))
     }
 
+    fn bytes(&self, text: &str) -> Option<String> {
+        self.bytewise(text)
+    }
+
+    fn bytes_literal(&self, value: &ScalarValue) -> Option<String> {
+        self.bytewise_literal(value)
+    }
+
     fn like_text(&self, text: &str) -> Option<String> {
         Some(format!("CONVERT({text} USING utf8mb4) COLLATE utf8mb4_bin"))
     }

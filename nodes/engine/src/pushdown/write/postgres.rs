@@ -15,7 +15,7 @@ impl Grammar for Postgres {
             return text_literal(text);
         }
         if let Some(bytes) = values::bytes(value) {
-            return Some(format!("decode('{}', 'hex')", values::hex(bytes)));
+            return Some(bytes_literal(bytes));
         }
         if let Some((time, zone)) = values::timestamp(value) {
             return match (value, zone) {
@@ -27,7 +27,6 @@ impl Grammar for Postgres {
         }
         match value {
             ScalarValue::Boolean(Some(value)) => Some(if *value { "TRUE" } else { "FALSE" }.into()),
-            ScalarValue::Float64(Some(v)) if v.is_nan() => Some("CAST('NaN' AS double precision)".into()),
             ScalarValue::Int64(Some(i64::MIN)) => Some(format!("CAST('{}' AS bigint)", i64::MIN)),
             ScalarValue::Date32(_) => values::date(value).map(|day| format!("DATE '{day}'")),
             _ => values::integer(value).or_else(|| values::decimal(value)).or_else(|| {
@@ -53,6 +52,15 @@ impl Grammar for Postgres {
         Some(format!("({text} COLLATE \"C\")"))
     }
 
+    /// `COLLATE "C"` would order by the bytes of the server's encoding.
+    fn bytes(&self, text: &str) -> Option<String> {
+        Some(format!("convert_to({text}, 'UTF8')"))
+    }
+
+    fn bytes_literal(&self, value: &ScalarValue) -> Option<String> {
+        values::text(value).map(|text| bytes_literal(text.as_bytes()))
+    }
+
     fn like_text(&self, text: &str) -> Option<String> {
         Some(text.to_owned())
     }
@@ -67,6 +75,10 @@ impl Grammar for Postgres {
         };
         format!("{scalar}{direction}{nulls}")
     }
+}
+
+fn bytes_literal(bytes: &[u8]) -> String {
+    format!("decode('{}', 'hex')", values::hex(bytes))
 }
 
 fn text_literal(text: &str) -> Option<String> {

@@ -127,6 +127,10 @@ impl Writer<'_> {
                 Scalar::Literal(value) => self.grammar.bytewise_literal(value)?,
                 other => self.grammar.bytewise(&self.scalar(other)?)?,
             },
+            Scalar::Bytes(inner) => match inner.as_ref() {
+                Scalar::Literal(value) => self.grammar.bytes_literal(value)?,
+                other => self.grammar.bytes(&self.scalar(other)?)?,
+            },
             Scalar::Negative(inner) => format!("- {}", self.grouped(inner)?),
             Scalar::Cast { scalar, to, trying: false } => self.grammar.cast(&self.scalar(scalar)?, to)?,
             Scalar::Cast { scalar, to, trying: true } => self.grammar.try_cast(&self.scalar(scalar)?, to)?,
@@ -204,6 +208,7 @@ fn is_atom(scalar: &Scalar) -> bool {
         Scalar::Column { .. }
             | Scalar::Literal(_)
             | Scalar::Bytewise(_)
+            | Scalar::Bytes(_)
             | Scalar::Cast { .. }
             | Scalar::Function { .. }
             | Scalar::Aggregate { .. }

@@ -39,10 +39,6 @@ impl Grammar for Sqlite {
         }
     }
 
-    fn bytewise(&self, _: &str) -> Option<String> {
-        None
-    }
-
     fn like_text(&self, _: &str) -> Option<String> {
         None
     }
