@@ -7,6 +7,8 @@
 //! INVARIANT: a stored value that does not fit its column's type is an error that names the column, never a NULL, a
 //! zero or another value.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 mod declared;
 mod exact;
 mod factory;

@@ -122,12 +122,13 @@ pub unsafe extern "C" fn syscall(number: i64, a: i64, b: i64, c: i64, d: i64, e:
 /// As libc's: `at` must be writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, at: *mut libc::timespec) -> i32 {
-    if active() && tokio::runtime::Handle::try_current().is_ok() {
-        if let Some(now) = virtual_time(clock) {
-            // SAFETY: the caller's promise.
-            unsafe { at.write(now) };
-            return 0;
-        }
+    if active()
+        && tokio::runtime::Handle::try_current().is_ok()
+        && let Some(now) = virtual_time(clock)
+    {
+        // SAFETY: the caller's promise.
+        unsafe { at.write(now) };
+        return 0;
     }
     // SAFETY: the caller's promise.
     let result = unsafe { returned(system_call(libc::SYS_clock_gettime, [i64::from(clock), at as i64, 0, 0, 0, 0])) };

@@ -3,6 +3,8 @@
 use crate::tree::{SourceFile, assert_none, files};
 
 const FILE_LINES_MAX: usize = 500;
+/// Tables of cases may be longer.
+const TEST_FILE_LINES_MAX: usize = 750;
 const FUNCTION_LINES_MAX: usize = 70;
 const BANNED_NAMES: [&str; 6] = ["utils", "helpers", "common", "manager", "misc", "util"];
 
@@ -14,9 +16,9 @@ fn ours() -> Vec<SourceFile> {
 fn files_are_short() {
     let breaches = ours()
         .into_iter()
-        .map(|f| (f.text.lines().count(), f.path))
-        .filter(|(lines, _)| *lines > FILE_LINES_MAX)
-        .map(|(lines, path)| format!("{path}: {lines} lines"))
+        .map(|f| (f.text.lines().count(), if f.is_test() { TEST_FILE_LINES_MAX } else { FILE_LINES_MAX }, f.path))
+        .filter(|(lines, max, _)| lines > max)
+        .map(|(lines, _, path)| format!("{path}: {lines} lines"))
         .collect();
     assert_none("files have at most 500 lines", breaches);
 }

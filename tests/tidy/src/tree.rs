@@ -21,7 +21,11 @@ impl SourceFile {
     }
 
     pub fn is_test(&self) -> bool {
-        self.path.ends_with("_test.rs") || self.path.contains("/tests/") || self.path.starts_with("tests/")
+        self.path.ends_with("_test.rs")
+            || self.path.contains("_test/")
+            || self.path.contains("/conformance/")
+            || self.path.contains("/tests/")
+            || self.path.starts_with("tests/")
     }
 }
 

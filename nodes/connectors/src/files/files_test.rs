@@ -131,7 +131,7 @@ impl Subject for Folder {
                 Format::Parquet => {}
                 Format::Csv => drop(self.file(&format!("bad_{column}.csv"), format!("{column}\n{value}\n"))),
                 Format::Ndjson => {
-                    drop(self.file(&format!("bad_{column}.ndjson"), format!("{{\"{column}\":\"{value}\"}}\n")));
+                    let _ = self.file(&format!("bad_{column}.ndjson"), format!("{{\"{column}\":\"{value}\"}}\n"));
                 }
             }
         }

@@ -226,7 +226,7 @@ mod tests {
             (u32::MAX, ErrorCode::ValueOutOfRange),
         ] {
             let (client, mut server) = tokio::io::duplex(64);
-            server.write_all(&[b'D']).await.unwrap();
+            server.write_all(b"D").await.unwrap();
             server.write_all(&length.to_be_bytes()).await.unwrap();
             let mut wire = Wire::new(Box::new(client));
             assert_eq!(wire.next().await.unwrap_err().code, code);

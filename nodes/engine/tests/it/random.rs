@@ -212,9 +212,9 @@ pub fn agree(runtime: &tokio::runtime::Runtime, world: &World) {
                 return;
             }
             if statement.ordered {
-                same_order(&world, &statement.sql).await
+                same_order(world, &statement.sql).await
             } else {
-                same_rows(&world, &statement.sql).await
+                same_rows(world, &statement.sql).await
             }
         });
         Ok(())

@@ -11,10 +11,7 @@ use arrow::{
     array::{Array, AsArray, RecordBatch},
     datatypes::Int64Type,
 };
-use greylag_protocol::{
-    ErrorCode,
-    statement::{AdminCall, AdminReply},
-};
+use greylag_protocol::statement::{AdminCall, AdminReply};
 
 use super::{
     NODES,
@@ -198,11 +195,4 @@ pub fn texts(batches: &[RecordBatch], column: usize) -> anyhow::Result<Vec<Strin
 fn random_hex() -> anyhow::Result<String> {
     let bytes: [u8; SECRET_BYTES] = *uuid::Uuid::new_v4().as_bytes();
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
-}
-
-/// Whether a failure of a client call may be met by asking again.
-pub fn is_retryable(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<greylag_protocol::MeshError>()
-        .is_some_and(|e| e.is_retryable() || e.code == ErrorCode::Cancelled)
 }

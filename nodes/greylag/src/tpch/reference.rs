@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn counts_what_is_lost_and_what_is_doubled() {
         let expected = batch(&[1, 2, 2]);
-        let found = difference(&[expected.clone()], &[batch(&[2, 1, 1, 3])]).unwrap();
+        let found = difference(std::slice::from_ref(&expected), &[batch(&[2, 1, 1, 3])]).unwrap();
         assert_eq!(found, Difference { lost: 1, doubled: 2 });
         assert!(difference(&[expected], &[batch(&[2, 1]), batch(&[2])]).unwrap().is_none());
     }

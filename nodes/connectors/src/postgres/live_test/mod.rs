@@ -6,6 +6,7 @@ mod ending;
 mod measure;
 mod schema;
 mod sessions;
+mod suite;
 mod types;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -274,7 +274,7 @@ fn numerics_agree_with_the_servers_own_text() {
                 let texts = batch.column(0).as_any().downcast_ref::<StringArray>().unwrap();
                 for text in texts.iter().flatten() {
                     let sql = format!("SELECT {text}::numeric");
-                    let error = failure(&fixture.connector, query(&sql, schema_of(&[data_type.clone()]))).await;
+                    let error = failure(&fixture.connector, query(&sql, schema_of(std::slice::from_ref(&data_type)))).await;
                     assert_eq!(error.code, ErrorCode::ValueOutOfRange, "{text} as {data_type}");
                 }
             }

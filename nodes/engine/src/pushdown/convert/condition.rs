@@ -70,8 +70,7 @@ fn disjunction(scope: Scope<'_>, expr: &Expr, depth: usize) -> Option<Pushable> 
     if parts.len() > PARTS_MAX {
         return None;
     }
-    let pushed: Option<Vec<Pushable>> =
-        parts.into_iter().map(|part| condition(scope, part, depth + 1)).collect();
+    let pushed: Option<Vec<Pushable>> = parts.into_iter().map(|part| condition(scope, part, depth + 1)).collect();
     let pushed = pushed?;
     let exact: Option<Vec<Scalar>> = pushed.iter().map(|part| part.exact.clone()).collect();
     let selectivity = pushed.iter().map(|part| part.selectivity).sum::<f64>().min(1.0);
