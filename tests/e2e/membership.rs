@@ -1,5 +1,5 @@
-//! Who may join and who may not, with real processes: tokens used twice, expired, wrong; a removed member; a node that
-//! brings another mesh's certificate. Each is refused promptly, with its code.
+//! Who may join and who may not, with real processes: tokens used twice, expired, wrong; a removed member. Each is refused
+//! promptly, with its code. (Foreign certificates, and none, are the business of `cluster/tests/it/refusal.rs`.)
 
 use std::{
     path::Path,
@@ -104,25 +104,5 @@ async fn a_removed_member_is_out_for_good() -> anyhow::Result<()> {
     fourth.kill()?;
     let said = refused(fourth.config.clone());
     assert!(said.contains("GL4001"), "{said}");
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_of_another_mesh_is_refused() -> anyhow::Result<()> {
-    let dir = tempfile::tempdir()?;
-    let ours = mesh(&dir.path().join("ours")).await?;
-    let mut theirs = mesh(&dir.path().join("theirs")).await?;
-    // A member of one mesh that is pointed at the other by its seeds, with its own certificate.
-    let mut stray = theirs.processes.remove(2);
-    stray.kill()?;
-    for process in &mut theirs.processes {
-        process.kill()?;
-    }
-    let mut config = stray.config.clone();
-    config.seeds = ours.processes.iter().map(|p| p.config.listen.to_string()).collect();
-    let said = refused(config);
-    assert!(said.contains("GL4002") || said.contains("GL4001"), "{said}");
-    let count = ours.connection(0).await?.query("SELECT count(*) FROM system.nodes").await?;
-    assert_eq!(first_integer(&count), Some(3));
     Ok(())
 }

@@ -45,7 +45,7 @@ impl DemoMesh {
         binary: &Path,
     ) -> anyhow::Result<(Self, Duration)> {
         // References are resolved on the edges, which inherit this environment.
-        let references = [("GREYLAG_DEMO_POSTGRES", &databases.postgres), ("GREYLAG_DEMO_MYSQL", &databases.mysql)];
+        let references = [("DEMO_POSTGRES_URL", &databases.postgres), ("DEMO_MYSQL_URL", &databases.mysql)];
         let environment: Vec<(String, String)> =
             references.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v.clone()?))).collect();
         let token = format!("gl1.-.formation.{}", random_hex()?);

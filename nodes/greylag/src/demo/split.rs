@@ -41,12 +41,12 @@ pub fn split(dir: &Path, databases: &Databases) -> anyhow::Result<Vec<Placed>> {
     ];
     if databases.postgres.is_some() {
         take(&mut placed, &["orders"]);
-        placed.push(source("pg", "postgres", [("url", "env:GREYLAG_DEMO_POSTGRES".to_owned())], vec!["orders"])?);
+        placed.push(source("pg", "postgres", [("url", "env:DEMO_POSTGRES_URL".to_owned())], vec!["orders"])?);
     }
     if databases.mysql.is_some() {
         take(&mut placed, &["partsupp", "supplier"]);
         let tables = vec!["partsupp", "supplier"];
-        placed.push(source("my", "mysql", [("url", "env:GREYLAG_DEMO_MYSQL".to_owned())], tables)?);
+        placed.push(source("my", "mysql", [("url", "env:DEMO_MYSQL_URL".to_owned())], tables)?);
     }
     Ok(placed)
 }
