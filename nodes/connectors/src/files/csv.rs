@@ -1,7 +1,8 @@
 //! CSV as RFC 4180 has it, with a delimiter of choice: fields in double quotes may hold delimiters and line breaks.
 //!
 //! What stands for NULL is the option `null`, nothing by default: an empty field. Quotes make no difference, since CSV
-//! writers disagree on them; to tell an empty text from NULL, `null` must be a word, such as `\N`.
+//! writers disagree on them; to tell an empty text from NULL, `null` must be a word, such as `\N`. Lines without any
+//! character are passed over, so in a file of one column NULL must be a word too.
 
 use std::{fs::File, path::Path};
 

@@ -419,6 +419,10 @@ async fn a_file_and_a_pattern_make_tables_too() {
     assert_eq!(integers(&connector, "SELECT c FROM main.all ORDER BY c").await.unwrap(), [1, 2, 3, 4, 5]);
     let connector = folder.connect_to("in/x y [1].csv", &[]).await.unwrap();
     assert_eq!(integers(&connector, "SELECT c FROM main.\"x y [1]\"").await.unwrap(), [3]);
+    let odd = "100% ä?#~&.parquet";
+    folder.parquet(&format!("odd/{odd}"), &numbers(&[7]));
+    let connector = folder.connect_to("odd", &[]).await.unwrap();
+    assert_eq!(integers(&connector, "SELECT c FROM main.\"100% ä?#~&\" WHERE c > 6").await.unwrap(), [7]);
     let error = folder.connect_to("out/*.csv", &[]).await.err().unwrap();
     assert_eq!(error.code, ErrorCode::SourceUnreachable, "{error}");
 }

@@ -19,6 +19,9 @@
 //! **Changes.** New files appear when the schema is read again. A sub-query runs over the files as they were when it
 //! began, and fails (GL3002) if one of them was replaced, changed or removed before its last row.
 //!
+//! A file that cannot be a table (damaged, without a header, of two minds about its columns) makes the source fail with
+//! its name in the message: a table that is silently missing would be harder to find.
+//!
 //! Rows of a sub-query come in an order that depends on files and statement alone. Everything under `path` is readable
 //! to whoever may query the source; links that lead out of it are refused.
 
@@ -31,6 +34,7 @@ mod provider;
 mod rows;
 mod run;
 mod snapshot;
+mod stop;
 mod text_column;
 
 #[cfg(test)]

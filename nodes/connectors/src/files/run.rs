@@ -26,36 +26,41 @@ use futures::StreamExt;
 use greylag_actors::edge::port::ConnectorQuery;
 use greylag_protocol::{ErrorCode, MeshError, Result, statement::BatchStream};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::DropGuard;
 
-use super::{Source, fault::fault, layout::refused, snapshot::Snapshot};
+use super::{
+    Source,
+    fault::fault,
+    layout::refused,
+    snapshot::Snapshot,
+    stop::{Wish, stoppable},
+};
 
 /// Batches of one partition between its task and the reader.
 const CHANNEL_BATCHES: usize = 2;
 
 /// Starts it.
 pub(super) async fn run(source: Arc<Source>, query: ConnectorQuery) -> Result<BatchStream> {
-    let deadline = Instant::now() + query.timeout;
-    let (cancel, timeout) = (query.cancel.clone(), query.timeout);
+    let wish = Wish { cancel: query.cancel.child_token(), deadline: Instant::now() + query.timeout };
     tokio::select! {
         biased;
-        () = cancel.cancelled() => Err(cancelled()),
-        () = tokio::time::sleep(timeout) => Err(late()),
-        started = start(source, query, deadline) => started,
+        over = wish.come() => Err(over),
+        started = start(source, query, wish.clone()) => started,
     }
 }
 
-async fn start(source: Arc<Source>, query: ConnectorQuery, deadline: Instant) -> Result<BatchStream> {
+async fn start(source: Arc<Source>, query: ConnectorQuery, wish: Wish) -> Result<BatchStream> {
     let (snapshot, tables, plan) = planned(&source, &query.sql).await?;
     let mut state = snapshot.session.state();
     *state.config_mut() = state.config().clone().with_batch_size(query.batch_rows.max(1));
     let plan = state.create_physical_plan(&plan).await.map_err(fault)?;
     let casts = casts(&plan, &query.schema)?;
+    let plan = stoppable(plan, &wish).map_err(fault)?;
     let context = Arc::new(datafusion::execution::TaskContext::from(&state));
     let mut tasks = JoinSet::new();
     let mut partitions = Vec::new();
     for at in 0..plan.output_partitioning().partition_count() {
-        let (plan, context, cancel) = (plan.clone(), context.clone(), query.cancel.clone());
+        let (plan, context, wish) = (plan.clone(), context.clone(), wish.clone());
         let (batches, receiver) = mpsc::channel(CHANNEL_BATCHES);
         partitions.push(receiver);
         let running = Running::new(&source);
@@ -63,8 +68,7 @@ async fn start(source: Arc<Source>, query: ConnectorQuery, deadline: Instant) ->
             let _running = running;
             tokio::select! {
                 biased;
-                () = cancel.cancelled() => false,
-                () = tokio::time::sleep_until(deadline) => false,
+                _ = wish.come() => false,
                 () = read(plan, at, context, batches) => true,
             }
         });
@@ -80,8 +84,8 @@ async fn start(source: Arc<Source>, query: ConnectorQuery, deadline: Instant) ->
         turn: 0,
         rest: None,
         tasks,
-        cancel: query.cancel,
-        deadline,
+        _unwanted: wish.cancel.clone().drop_guard(),
+        wish,
     };
     Ok(Box::pin(futures::stream::unfold(Some(reader), |reader| async {
         let mut reader = reader?;
@@ -203,8 +207,9 @@ struct Reader {
     rest: Option<RecordBatch>,
     /// Each tells whether it came to its end.
     tasks: JoinSet<bool>,
-    cancel: CancellationToken,
-    deadline: Instant,
+    wish: Wish,
+    /// Whoever drops the stream wants no more.
+    _unwanted: DropGuard,
 }
 
 impl Reader {
@@ -229,8 +234,7 @@ impl Reader {
             self.turn %= self.partitions.len();
             let received = tokio::select! {
                 biased;
-                () = self.cancel.cancelled() => return Err(cancelled()),
-                () = tokio::time::sleep_until(self.deadline) => return Err(late()),
+                over = self.wish.come() => return Err(over),
                 received = self.partitions[self.turn].recv() => received,
             };
             match received {
@@ -267,7 +271,7 @@ impl Reader {
     async fn end(&mut self) -> Result<Option<RecordBatch>> {
         while let Some(ended) = self.tasks.join_next().await {
             if !ended.map_err(|_| MeshError::internal("a task that reads files died"))? {
-                return Err(if self.cancel.is_cancelled() { cancelled() } else { late() });
+                return Err(self.wish.come().await);
             }
         }
         match self.source.is_current(&self.snapshot, &self.tables).await? {
@@ -284,14 +288,6 @@ fn exactly(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
             format!("column `{}` holds a value that does not fit its type `{}`", field.name(), field.data_type());
         MeshError::new(ErrorCode::ValueOutOfRange, message)
     })
-}
-
-fn cancelled() -> MeshError {
-    MeshError::new(ErrorCode::Cancelled, "the sub-query was cancelled")
-}
-
-fn late() -> MeshError {
-    MeshError::new(ErrorCode::Deadline, "the sub-query ran out of time")
 }
 
 fn changed() -> MeshError {

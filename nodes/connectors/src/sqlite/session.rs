@@ -132,20 +132,26 @@ impl Session {
         self.watched.foreign.store(foreign, Ordering::Release);
     }
 
-    /// Prepares a sub-query under guard, and tells which columns it reads.
+    /// Prepares a sub-query under guard, and tells which columns it reads. The guard stays on if it succeeds.
     pub(super) fn prepare(&self, sql: &str) -> Result<(Statement<'_>, BTreeSet<Read>)> {
         held(&self.watched.reads).clear();
         self.guard(true);
-        let prepared = self.connection.prepare(sql);
-        let reads = std::mem::take(&mut *held(&self.watched.reads));
-        let statement = prepared.map_err(fault)?;
+        let prepared = self.accepted(sql);
+        if prepared.is_err() {
+            self.guard(false);
+        }
+        Ok((prepared?, std::mem::take(&mut *held(&self.watched.reads))))
+    }
+
+    fn accepted(&self, sql: &str) -> Result<Statement<'_>> {
+        let statement = self.connection.prepare(sql).map_err(fault)?;
         if !statement.readonly() || statement.is_explain() != 0 || statement.column_count() == 0 {
             return Err(MeshError::new(ErrorCode::ReadOnly, "a sub-query must be one `SELECT`"));
         }
         if statement.parameter_count() > 0 {
             return Err(MeshError::new(ErrorCode::SourceRefused, "a sub-query must not have parameters"));
         }
-        Ok((statement, reads))
+        Ok(statement)
     }
 }
 
