@@ -18,7 +18,7 @@ use greylag_protocol::{
 
 use crate::{
     error::mesh_error,
-    plan::{Executable, FixedPlan, QueryPlan, run},
+    plan::{Executable, FixedPlan, QueryPlan},
 };
 
 /// What happens to a sub-query whose rows are all held back until they have come.
@@ -125,7 +125,7 @@ async fn drain(
     plan: &Arc<QueryPlan>,
     opener: Arc<dyn SubqueryOpener>,
 ) -> Result<usize> {
-    let mut batches = run(physical, plan.task(opener)).map_err(mesh_error)?;
+    let mut batches = plan.start(physical, opener).map_err(mesh_error)?;
     let mut rows = 0;
     while let Some(batch) = batches.next().await {
         rows += batch.map_err(mesh_error)?.num_rows();

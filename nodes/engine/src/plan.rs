@@ -9,7 +9,7 @@ use arrow::{
 };
 use datafusion::{
     common::Result as DataFusionResult,
-    execution::{SendableRecordBatchStream, SessionState, TaskContext},
+    execution::{SendableRecordBatchStream, SessionState},
     logical_expr::LogicalPlan,
     physical_plan::{ExecutionPlan, execute_stream},
 };
@@ -72,35 +72,33 @@ impl QueryPlan {
         }
     }
 
-    /// What a run needs: its opener, and memory of its own.
-    pub(crate) fn task(&self, opener: Arc<dyn SubqueryOpener>) -> Arc<TaskContext> {
+    /// Starts operators, with memory of the run's own.
+    pub(crate) fn start(
+        &self,
+        physical: &Arc<dyn ExecutionPlan>,
+        opener: Arc<dyn SubqueryOpener>,
+    ) -> DataFusionResult<SendableRecordBatchStream> {
         let run = Run { opener, subqueries: Arc::clone(&self.subqueries) };
-        self.sessions.task(&self.state, Arc::new(run))
+        execute_stream(Arc::clone(physical), self.sessions.task(&self.state, Arc::new(run)))
     }
-}
 
-async fn operators(state: &SessionState, plan: &LogicalPlan) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-    state.query_planner().create_physical_plan(plan, state).await
-}
-
-/// One run of a plan, from here to its last batch.
-pub(crate) struct Running;
-
-impl Running {
-    /// Batches of a run. Nothing happens before the first poll.
-    pub(crate) fn start(plan: Arc<QueryPlan>, opener: Arc<dyn SubqueryOpener>) -> BatchStream {
-        let schema = Arc::clone(&plan.schema);
-        let opened = stream::once(async move {
-            let physical = plan.physical().await?;
-            let task = plan.task(opener);
-            execute_stream(physical, task)
+    /// Batches of one run, as clients get them. Nothing happens before the first poll.
+    fn batches(self: Arc<Self>, opener: Arc<dyn SubqueryOpener>) -> BatchStream {
+        let schema = Arc::clone(&self.schema);
+        let started = stream::once(async move {
+            let physical = self.physical().await?;
+            self.start(&physical, opener)
         });
-        let batches = opened
+        let batches = started
             .try_flatten()
             .try_filter(|batch| future::ready(batch.num_rows() > 0))
             .map(move |batch| batch.map_err(mesh_error).and_then(|batch| conform(batch, &schema)));
         Box::pin(batches)
     }
+}
+
+async fn operators(state: &SessionState, plan: &LogicalPlan) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+    state.query_planner().create_physical_plan(plan, state).await
 }
 
 /// A [`QueryPlan`] behind the planner's port.
@@ -120,7 +118,7 @@ impl ExecutablePlan for Executable {
     }
 
     fn execute(&self, opener: Arc<dyn SubqueryOpener>) -> Result<BatchStream> {
-        Ok(Running::start(Arc::clone(&self.0), opener))
+        Ok(Arc::clone(&self.0).batches(opener))
     }
 }
 
@@ -191,12 +189,4 @@ fn plain(schema: &Schema) -> SchemaRef {
         Field::new(field.name(), data_type, field.is_nullable()).with_metadata(field.metadata().clone())
     });
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-}
-
-/// The stream of a run's own operators, for those who need more than batches.
-pub(crate) fn run(
-    physical: &Arc<dyn ExecutionPlan>,
-    task: Arc<TaskContext>,
-) -> DataFusionResult<SendableRecordBatchStream> {
-    execute_stream(Arc::clone(physical), task)
 }

@@ -4,11 +4,11 @@
 //! Sorting and limits are hints only: the source sorts and limits, and the same node stays above, so the order in which
 //! rows travel never matters.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use datafusion::{
     common::{
-        Column, Result, TableReference,
+        Result,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     logical_expr::{
@@ -16,15 +16,9 @@ use datafusion::{
         TableScan, utils::split_conjunction_owned,
     },
 };
-use greylag_protocol::{ErrorCode, MeshError, SourceName};
+use greylag_protocol::{ErrorCode, MeshError};
 
-use super::{
-    aggregate, capability,
-    convert::{BaseColumn, Operand, operand},
-    ir::{OrderKey, Scalar, TableRef},
-    join,
-    remote::Remote,
-};
+use super::{aggregate, hint, join, region::Region, remote::Remote};
 use crate::{catalog::SourceTable, error::external, scan::EdgeScan};
 
 /// Deepest plan that is cut.
@@ -122,7 +116,7 @@ impl Cutter {
         };
         let id = self.tables;
         self.tables += 1;
-        let mut remote = remote_of(&scan, table, id);
+        let mut remote = Remote::of_scan(&scan, table, id);
         for condition in &scan.filters {
             let condition = remote.to_base(condition)?;
             remote.add_condition(condition);
@@ -144,7 +138,8 @@ impl Cutter {
     }
 
     fn projection(&mut self, projection: Projection) -> Result<Piece> {
-        let input = self.piece(Arc::unwrap_or_clone(projection.input))?;
+        let input = hint::narrowed(Arc::unwrap_or_clone(projection.input), &projection.expr)?;
+        let input = self.piece(input)?;
         if let Piece::Remote(remote) = &input
             && let Some(output) = carried(remote, &projection.expr)?
         {
@@ -202,7 +197,7 @@ impl Cutter {
     fn sort(&mut self, mut sort: Sort) -> Result<Piece> {
         let input = Arc::unwrap_or_clone(std::mem::take(&mut sort.input));
         let hinted = match sort.fetch.and_then(|fetch| u64::try_from(fetch).ok()) {
-            Some(fetch) => self.hinted(&input, |remote| top(remote, &sort, fetch))?,
+            Some(fetch) => self.hinted(&input, |remote| hint::top(remote, &sort, fetch))?,
             None => None,
         };
         sort.input = Arc::new(match hinted {
@@ -221,7 +216,7 @@ impl Cutter {
         };
         let input = Arc::unwrap_or_clone(std::mem::take(&mut limit.input));
         let hinted = match rows {
-            Some(rows) => self.hinted(&input, |remote| Ok(first(remote, rows)))?,
+            Some(rows) => self.hinted(&input, |remote| Ok(hint::first(remote, rows)))?,
             None => None,
         };
         limit.input = Arc::new(match hinted {
@@ -278,51 +273,6 @@ impl Cutter {
     }
 }
 
-/// A scan as the smallest remote part.
-fn remote_of(scan: &TableScan, table: &SourceTable, id: u32) -> Remote {
-    let described = table.table();
-    let relation = TableReference::bare(format!("t{id}"));
-    let columns = &described.columns.0;
-    let every: Vec<usize> = (0..columns.fields().len()).collect();
-    let base: Vec<BaseColumn> = scan
-        .projection
-        .as_ref()
-        .unwrap_or(&every)
-        .iter()
-        .map(|at| {
-            let (field, native) = (&columns.fields()[*at], described.native.get(*at));
-            BaseColumn {
-                column: Column::new(Some(relation.clone()), field.name()),
-                field: Arc::clone(field),
-                scalar: Scalar::Column { table: id, name: field.name().clone() },
-                traits: capability::column(table.source().dialect, field.data_type(), native),
-                distinct: native.and_then(|native| native.distinct),
-            }
-        })
-        .collect();
-    let keys = std::iter::once(&described.primary_key).chain(&described.unique).filter(|key| !key.is_empty());
-    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
-    let rows = described.rows.map(|rows| rows as f64);
-    Remote {
-        source: Arc::clone(table.source()),
-        from: TableRef { id, schema: described.schema.clone(), name: described.name.clone() },
-        joins: Vec::new(),
-        output: base.iter().map(|base| Expr::Column(base.column.clone())).collect(),
-        base,
-        pushed: Vec::new(),
-        semi: Vec::new(),
-        group: None,
-        having: Vec::new(),
-        order: Vec::new(),
-        limit: None,
-        residual: Vec::new(),
-        schema: Arc::clone(&scan.projected_schema),
-        unique: keys.map(|key| key.iter().map(|name| (id, name.clone())).collect()).collect(),
-        rows,
-        rows_whole: rows,
-    }
-}
-
 /// The projection's expressions over base columns, if they may be computed later without being computed more often.
 fn carried(remote: &Remote, exprs: &[Expr]) -> Result<Option<Vec<Expr>>> {
     let mut used = vec![0_usize; remote.output.len()];
@@ -368,65 +318,4 @@ pub(crate) fn is_movable(expr: &Expr) -> Result<bool> {
         ))
     })?;
     Ok(!bound)
-}
-
-/// The first `rows` in the order of a sort.
-fn top(remote: &Remote, sort: &Sort, rows: u64) -> Result<Option<Remote>> {
-    if !remote.is_exact() || remote.limit.is_some() {
-        return Ok(None);
-    }
-    let mut order = Vec::with_capacity(sort.expr.len());
-    for key in &sort.expr {
-        let expr = remote.to_base(&key.expr)?;
-        let Some(Operand::Column(column)) = operand(remote.scope(), &expr) else { return Ok(None) };
-        if !capability::sortable(remote.source.dialect, column.traits) {
-            return Ok(None);
-        }
-        let scalar = column.scalar.clone();
-        let forced = column.traits.agreement == capability::Agreement::Forced;
-        let scalar = if forced { scalar.bytes() } else { scalar };
-        order.push(OrderKey { scalar, descending: !key.asc, nulls_first: key.nulls_first });
-    }
-    let mut remote = remote.clone();
-    remote.order = order;
-    remote.limit = Some(rows);
-    Ok(Some(remote))
-}
-
-/// Any `rows`.
-fn first(remote: &Remote, rows: u64) -> Option<Remote> {
-    let mut remote = remote.clone();
-    (remote.is_exact() && remote.limit.is_none()).then(|| {
-        remote.limit = Some(rows);
-        remote
-    })
-}
-
-/// What a plan is made of, if that is only nodes that one source may be able to run.
-#[derive(Debug, Default)]
-struct Region {
-    sources: BTreeSet<SourceName>,
-    joins: usize,
-    aggregates: usize,
-}
-
-impl Region {
-    fn of(plan: &LogicalPlan) -> Option<Self> {
-        let mut region = Self::default();
-        let visited = plan.apply(|node| {
-            match node {
-                LogicalPlan::TableScan(scan) => match SourceTable::of(scan.source.as_ref()) {
-                    Some(table) => drop(region.sources.insert(table.source().source.clone())),
-                    None => return Ok(TreeNodeRecursion::Stop),
-                },
-                LogicalPlan::Join(_) => region.joins += 1,
-                LogicalPlan::Aggregate(_) => region.aggregates += 1,
-                LogicalPlan::Filter(_) | LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) => {}
-                _ => return Ok(TreeNodeRecursion::Stop),
-            }
-            Ok(TreeNodeRecursion::Continue)
-        });
-        let whole = visited.is_ok_and(|recursion| recursion != TreeNodeRecursion::Stop);
-        (whole && region.sources.len() == 1).then_some(region)
-    }
 }

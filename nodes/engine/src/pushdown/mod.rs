@@ -10,8 +10,10 @@ mod capability;
 mod convert;
 mod cutter;
 mod estimate;
+mod hint;
 mod ir;
 mod join;
+mod region;
 mod remote;
 mod write;
 

@@ -12,20 +12,22 @@ use std::{
 use arrow::datatypes::{Field, Schema};
 use datafusion::{
     common::{
-        Column, DFSchema, DFSchemaRef, Result,
+        Column, DFSchema, DFSchemaRef, Result, TableReference,
         tree_node::{Transformed, TreeNode},
     },
-    logical_expr::{Expr, Extension, Filter, LogicalPlan, Projection, utils::conjunction},
+    logical_expr::{Expr, Extension, Filter, LogicalPlan, Projection, TableScan, utils::conjunction},
 };
 use greylag_protocol::schema::SourceSchema;
 
 use super::{
+    capability,
     convert::{self, BaseColumn, PARTS_MAX, Pushable, Scope},
     estimate::width,
     ir::{JoinItem, OrderKey, OutputColumn, Scalar, Select, TableRef},
     write::{self, ROW_MARK},
 };
 use crate::{
+    catalog::SourceTable,
     error::external,
     scan::{EdgeScan, EdgeScanNode},
 };
@@ -66,6 +68,51 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
+    /// A scan as the smallest part. `id` is the table's number in the plan.
+    pub(crate) fn of_scan(scan: &TableScan, table: &SourceTable, id: u32) -> Self {
+        let described = table.table();
+        let relation = TableReference::bare(format!("t{id}"));
+        let columns = &described.columns.0;
+        let every: Vec<usize> = (0..columns.fields().len()).collect();
+        let base: Vec<BaseColumn> = scan
+            .projection
+            .as_ref()
+            .unwrap_or(&every)
+            .iter()
+            .map(|at| {
+                let (field, native) = (&columns.fields()[*at], described.native.get(*at));
+                BaseColumn {
+                    column: Column::new(Some(relation.clone()), field.name()),
+                    field: Arc::clone(field),
+                    scalar: Scalar::Column { table: id, name: field.name().clone() },
+                    traits: capability::column(table.source().dialect, field.data_type(), native),
+                    distinct: native.and_then(|native| native.distinct),
+                }
+            })
+            .collect();
+        let keys = std::iter::once(&described.primary_key).chain(&described.unique).filter(|key| !key.is_empty());
+        #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+        let rows = described.rows.map(|rows| rows as f64);
+        Self {
+            source: Arc::clone(table.source()),
+            from: TableRef { id, schema: described.schema.clone(), name: described.name.clone() },
+            joins: Vec::new(),
+            output: base.iter().map(|base| Expr::Column(base.column.clone())).collect(),
+            base,
+            pushed: Vec::new(),
+            semi: Vec::new(),
+            group: None,
+            having: Vec::new(),
+            order: Vec::new(),
+            limit: None,
+            residual: Vec::new(),
+            schema: Arc::clone(&scan.projected_schema),
+            unique: keys.map(|key| key.iter().map(|name| (id, name.clone())).collect()).collect(),
+            rows,
+            rows_whole: rows,
+        }
+    }
+
     pub(crate) fn scope(&self) -> Scope<'_> {
         Scope { dialect: self.source.dialect, columns: &self.base }
     }

@@ -2,6 +2,8 @@
 //! is decided in `capability` and `convert`, with [`literal`] telling which values a dialect can spell.
 
 mod datafusion;
+#[cfg(test)]
+mod literal_test;
 mod mysql;
 mod postgres;
 mod select;
