@@ -31,6 +31,8 @@ use greylag_protocol::{
 use ractor::{ActorCell, ActorRef};
 use tokio::time::{Instant, timeout_at};
 
+#[cfg(test)]
+pub(crate) use self::edges::get_schema;
 use self::{
     catalog::CatalogHandle,
     ledger::Ledger,

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use arrow::array::AsArray;
 use greylag_protocol::{
-    ErrorCode, SourceName,
+    ErrorCode, QueryId, SourceName,
+    messages::control::TableName,
     state::{Command, Role, RoleCount, RoleWanted, SourceSpec},
     statement::AdminCall,
 };
 
 use super::*;
+use crate::planner::port::{Catalog, EdgeDirectory, Permit, PlanRequest, Planner, SystemTables};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_come_from_other_nodes_and_from_the_own_one() {
@@ -68,6 +70,59 @@ async fn without_a_policy_actor_nothing_is_answered() {
     until("the policy is back", || world.node(0).ctx().directory.actor(&Role::Policy).is_some()).await;
     assert_eq!(multiset(&world.rows(&anybody(), "stream a").await.unwrap()), whole(100, 1));
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_planner_plans_nothing_that_no_decision_covers() {
+    let world = World::with_edges(1, 10, Limits::default()).await;
+    world.rows(&anybody(), "stream a").await.unwrap();
+    let ctx = world.node(0).ctx().clone();
+    let planner = ctx.directory.handle::<dyn Planner>(&Role::Planner).unwrap();
+    let schema = crate::coordinator::get_schema(&ctx, &SourceName::new("a").unwrap(), world.id(1), PATIENCE).await;
+    let sources = BTreeMap::from([(SourceName::new("a").unwrap(), Arc::new(schema.unwrap()))]);
+    let catalog = Arc::new(Catalog { sources, unavailable: BTreeMap::new() });
+    let [asked, other] = [1, 2].map(|n| QueryId(uuid::Uuid::from_u128(n)));
+    let table = TableName { source: "a".into(), schema: "main".into(), table: "t".into() };
+    let plan = |permit| {
+        let (planner, catalog) = (planner.clone(), catalog.clone());
+        let request = PlanRequest {
+            permit,
+            sql: "stream a".into(),
+            parameters: None,
+            catalog,
+            options: options(),
+            system: Arc::new(NoTables),
+            edges: Arc::new(NoTables),
+        };
+        async move { planner.plan(asked, request).await.map(|plan| plan.subqueries().len()) }
+    };
+    let good = Permit::new(asked, ctx.mesh.state().epoch, vec![table.clone()]);
+    assert_eq!(plan(good).await.unwrap(), 1);
+    let for_another = Permit::new(other, ctx.mesh.state().epoch, vec![table.clone()]);
+    let too_little = Permit::new(asked, ctx.mesh.state().epoch, vec![TableName { table: "u".into(), ..table }]);
+    for permit in [for_another, too_little] {
+        assert_eq!(plan(permit).await.unwrap_err().code, ErrorCode::NoDecision);
+    }
+    drop((planner, ctx));
+    world.stop().await;
+}
+
+struct NoTables;
+
+#[async_trait::async_trait]
+impl SystemTables for NoTables {
+    fn schemas(&self) -> Vec<(&'static str, arrow::datatypes::SchemaRef)> {
+        Vec::new()
+    }
+    async fn rows(&self, _: &str) -> Result<RecordBatch> {
+        Err(MeshError::internal("not in this test"))
+    }
+}
+
+impl EdgeDirectory for NoTables {
+    fn edges(&self, _: &SourceName) -> Vec<greylag_protocol::NodeId> {
+        Vec::new()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

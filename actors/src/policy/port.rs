@@ -38,7 +38,7 @@ pub async fn ask(ctx: &Arc<NodeCtx>, asked: DecideRequest) -> Result<Permit> {
     let mut reasons = Vec::new();
     for node in in_order(ctx.node, peers.members(&Role::Policy)) {
         match peers.call(node, &Role::Policy, ControlRequest::Decide(asked.clone()), patience).await {
-            Ok(ControlReply::Decision(decision)) => return permit(&asked, decision),
+            Ok(ControlReply::Decision(decision)) if decision.decided_by == node => return permit(&asked, decision),
             Ok(_) => reasons.push(format!("{node} gave another kind of answer")),
             Err(error) => reasons.push(format!("{node}: {}", error.code)),
         }

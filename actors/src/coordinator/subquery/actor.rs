@@ -167,7 +167,7 @@ impl SubqueryState {
             Effect::Fence { attempt } => {
                 let found = self.gate.fence(attempt);
                 let dice = self.dice.random_range(0..1_000);
-                return self.core.on(Event::Fenced { found, edges: self.edges(), dice });
+                return self.core.on(Event::Fenced { attempt, found, edges: self.edges(), dice });
             }
             Effect::CancelAttempt { attempt } => {
                 if let Some((_, actor)) = self.attempt.take_if(|(number, _)| *number == attempt) {

@@ -87,6 +87,7 @@ pub enum Event {
     },
     /// The gate's answer to [`Effect::Fence`]. `dice` is random, below 1,000.
     Fenced {
+        attempt: u32,
         found: Fenced,
         edges: Vec<Candidate>,
         dice: u32,
@@ -205,7 +206,9 @@ impl SubqueryCore {
                 effects.extend(self.fail(error.of_source(self.setting.source.clone())));
                 effects
             }
-            (Event::Fenced { found, edges, dice }, Phase::Fencing { error, edge }) => {
+            (Event::Fenced { attempt, found, edges, dice }, Phase::Fencing { error, edge })
+                if attempt == self.attempt =>
+            {
                 self.fenced(found, edges, dice, error, edge)
             }
             (Event::Budget { granted: false }, Phase::Asking { error, .. }) => {

@@ -34,6 +34,11 @@ fn start(attempt: u32, edge: u64, rule: Rule) -> Effect {
     Effect::StartAttempt { attempt, edge: NodeId(edge), rule }
 }
 
+/// The gate has been fenced for the current attempt and had nothing.
+fn fenced(core: &mut SubqueryCore, edges: Vec<Candidate>) -> Vec<Effect> {
+    core.on(Event::Fenced { attempt: core.attempt(), found: Fenced::default(), edges, dice: 0 })
+}
+
 fn wait(attempt: u32, ms: u64) -> Effect {
     Effect::Wait { attempt, ms, or_edge: false }
 }
@@ -53,7 +58,7 @@ fn die(core: &mut SubqueryCore, error: MeshError, taken: u64, received: u64, nod
     let fence = Effect::Fence { attempt: attempt + 1 };
     assert_eq!(first, [fence, Effect::CancelAttempt { attempt }], "the number is raised before anything else");
     let found = Fenced { taken_rows: taken, received_rows: received, ended: false };
-    let mut effects = core.on(Event::Fenced { found, edges: nodes.clone(), dice: 999 });
+    let mut effects = core.on(Event::Fenced { attempt: attempt + 1, found, edges: nodes.clone(), dice: 999 });
     if effects == [Effect::SpendRestart] {
         effects = core.on(Event::Budget { granted: true });
         let [Effect::Wait { attempt: next, .. }] = effects[..] else { panic!("no wait: {effects:?}") };
@@ -105,7 +110,7 @@ fn killed_between_the_gates_end_and_its_report_nothing_is_lost() {
     let mut core = running(&[1, 2]);
     core.on(Event::Failed { attempt: 1, error: lost() });
     let found = Fenced { taken_rows: 7, received_rows: 7, ended: true };
-    assert_eq!(core.on(Event::Fenced { found, edges: edges(&[2]), dice: 0 }), [Effect::Finish]);
+    assert_eq!(core.on(Event::Fenced { attempt: 2, found, edges: edges(&[2]), dice: 0 }), [Effect::Finish]);
 }
 
 #[test]
@@ -164,7 +169,7 @@ fn attempts_are_bounded() {
 fn the_querys_budget_bounds_them_too() {
     let mut core = running(&[1, 2]);
     core.on(Event::Failed { attempt: 1, error: lost() });
-    core.on(Event::Fenced { found: Fenced::default(), edges: edges(&[2]), dice: 0 });
+    fenced(&mut core, edges(&[2]));
     let effects = core.on(Event::Budget { granted: false });
     assert!(matches!(&effects[..], [Effect::Fail(error)] if error.code == ErrorCode::PeerUnreachable), "{effects:?}");
 }
@@ -173,17 +178,13 @@ fn the_querys_budget_bounds_them_too() {
 fn no_edge_is_waited_for_and_then_named() {
     let mut core = SubqueryCore::new(setting());
     let effects = core.on(Event::Opened { edges: Vec::new() });
-    assert_eq!(
-        effects,
-        [1, 2]
-            .map(|attempt| Effect::Fence { attempt })
-            .into_iter()
-            .chain([Effect::CancelAttempt { attempt: 1 }])
-            .collect::<Vec<_>>()
-    );
+    let [first, second] = [1, 2].map(|attempt| Effect::Fence { attempt });
+    assert_eq!(effects, [first, second, Effect::CancelAttempt { attempt: 1 }]);
+    let outdated = Event::Fenced { attempt: 1, found: Fenced::default(), edges: Vec::new(), dice: 0 };
+    assert!(core.on(outdated).is_empty(), "the answer to the first fence is not the second's");
     let mut last = Vec::new();
     for _ in 0..4 {
-        last = core.on(Event::Fenced { found: Fenced::default(), edges: Vec::new(), dice: 0 });
+        last = fenced(&mut core, Vec::new());
         if last == [Effect::SpendRestart] {
             core.on(Event::Budget { granted: true });
             let attempt = core.attempt();
@@ -194,12 +195,12 @@ fn no_edge_is_waited_for_and_then_named() {
     // One that comes up in time is used.
     let mut core = SubqueryCore::new(setting());
     core.on(Event::Opened { edges: Vec::new() });
-    core.on(Event::Fenced { found: Fenced::default(), edges: edges(&[3]), dice: 0 });
+    fenced(&mut core, edges(&[3]));
     core.on(Event::Budget { granted: true });
     assert_eq!(core.on(Event::Waited { attempt: 2, edges: edges(&[3]) }), [start(2, 3, Rule::R0)]);
     // One that cannot be reached is not tried again before that has changed, or time has passed.
     core.on(Event::Failed { attempt: 2, error: lost() });
-    core.on(Event::Fenced { found: Fenced::default(), edges: vec![unlinked(3)], dice: 0 });
+    fenced(&mut core, vec![unlinked(3)]);
     let wait = core.on(Event::Budget { granted: true });
     assert_eq!(wait, [Effect::Wait { attempt: 3, ms: NO_EDGE_MS, or_edge: true }]);
 }
