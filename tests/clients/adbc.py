@@ -118,7 +118,7 @@ def main():
             )
             target = ["--server", f"127.0.0.1:{door}", "--token", token]
             subprocess.run([greylag, "apply", "-f", str(folder / "sources.yaml"), *target], check=True)
-            wait_for("tables", lambda: len(rows(connection, "SELECT * FROM system.tables WHERE error IS NULL")) == 2)
+            wait_for("tables", lambda: len(rows(connection, "SELECT * FROM system.tables WHERE source = 'lake' AND error IS NULL")) == 2)
             check(connection)
             bad = connect(door, token[:-4] + "AAAA")
             fails(bad, "SELECT 1", "GL2001")

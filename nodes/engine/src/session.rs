@@ -140,11 +140,11 @@ pub fn for_files(config: &FilesConfig) -> Result<SessionContext> {
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()
         .map_err(mesh_error)?;
-    let state = SessionStateBuilder::new()
-        .with_config(fixed(config.target_partitions, config.batch_rows))
-        .with_runtime_env(runtime)
-        .with_default_features()
-        .build();
+    let mut session = fixed(config.target_partitions, config.batch_rows);
+    // Which files a partition reads is settled by the plan and not by which thread is faster: rows keep their order.
+    session.options_mut().execution.enable_file_stream_work_stealing = false;
+    let state =
+        SessionStateBuilder::new().with_config(session).with_runtime_env(runtime).with_default_features().build();
     Ok(SessionContext::new_with_state(state))
 }
 

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 use greylag_actors::edge::port::{Connector, ConnectorQuery};
 use greylag_protocol::{ErrorCode, MeshError, Result, SourceName, schema::TableSchema, state::SourceSpec};
-use parquet::arrow::ArrowWriter;
+use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -101,6 +101,9 @@ mod ndjson_files {
     }
     conformance!(fixture);
 }
+
+/// Rows of a row group, some 6 MB of the largest fixture.
+const ROW_GROUP_ROWS: usize = 20_000;
 
 /// Values that do not fit, each in a table of its own: column, declared type, value.
 const MISFITS: [(&str, &str, &str); 6] = [
@@ -243,7 +246,9 @@ impl Subject for Folder {
 
 fn parquet_bytes(batches: &[RecordBatch], schema: SchemaRef) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, schema, None).unwrap();
+    // A row group's columns are held in memory while they are read.
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(ROW_GROUP_ROWS)).build();
+    let mut writer = ArrowWriter::try_new(&mut bytes, schema, Some(properties)).unwrap();
     batches.iter().for_each(|batch| writer.write(batch).unwrap());
     writer.close().unwrap();
     bytes

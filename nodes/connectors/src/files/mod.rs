@@ -22,6 +22,8 @@
 //! A file that cannot be a table (damaged, without a header, of two minds about its columns) makes the source fail with
 //! its name in the message: a table that is silently missing would be harder to find.
 //!
+//! A Parquet file is read a row group at a time: the wanted columns of one row group are held in memory, per thread.
+//!
 //! Rows of a sub-query come in an order that depends on files and statement alone. Everything under `path` is readable
 //! to whoever may query the source; links that lead out of it are refused.
 

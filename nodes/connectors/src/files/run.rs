@@ -239,7 +239,10 @@ impl Reader {
             };
             match received {
                 Some(batch) => {
-                    let batch = batch?;
+                    let batch = match batch {
+                        Ok(batch) => batch,
+                        Err(error) => return Err(self.cause(error).await),
+                    };
                     self.turn += 1;
                     if batch.num_rows() > 0 {
                         return Ok(Some(batch));
@@ -249,6 +252,18 @@ impl Reader {
             }
         }
         Ok(None)
+    }
+
+    /// What an error really means: files that change halfway look damaged.
+    async fn cause(&self, error: MeshError) -> MeshError {
+        if matches!(error.code, ErrorCode::Cancelled | ErrorCode::Deadline) {
+            return error;
+        }
+        match self.source.is_current(&self.snapshot, &self.tables).await {
+            Ok(true) => error,
+            Ok(false) => changed(),
+            Err(gone) => gone,
+        }
     }
 
     fn delivered(&self, batch: RecordBatch) -> Result<RecordBatch> {

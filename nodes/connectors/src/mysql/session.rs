@@ -104,13 +104,13 @@ impl Session {
         }
     }
 
-    /// Stops what it runs, over a connection of its own, and closes it. It cannot be used again: a stop that comes late
-    /// would hit the next statement.
+    /// Stops what it runs, over a connection of its own, and closes it. The server is told to end the whole connection:
+    /// `KILL QUERY` would do nothing if it came before the statement had begun.
     pub(super) async fn stop(self, target: &Target) {
         let id = self.conn.id();
         let killed = tokio::time::timeout(STOP_MAX, async {
             let mut other = Conn::new(target.opts.clone()).await?;
-            other.query_drop(format!("KILL QUERY {id}")).await?;
+            other.query_drop(format!("KILL CONNECTION {id}")).await?;
             other.disconnect().await
         });
         match killed.await {

@@ -17,11 +17,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{
     errors::{self, ServerError},
     target::Target,
-    wire::Wire,
+    wire::{READY, Wire},
 };
 
 /// Rows of one catalog query; more are refused rather than kept in memory.
 const CATALOG_ROWS_MAX: usize = 1_000_000;
+/// What a server of version 14 or later is told, so that it notices within a second when nobody is there any more, and does
+/// not go on computing for a node that died. Others refuse it.
+const NOTICE_LOSS: &str = "SET client_connection_check_interval = '500ms'";
 /// What every session sets. The last statement answers with the account's own time limit.
 const SETUP: &str = "SET default_transaction_read_only = on; SET synchronize_seqscans = off; \
     SET extra_float_digits = 3; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; \
@@ -61,6 +64,9 @@ impl Session {
         let mut session = Self { wire, endpoint, process_id: 0, secret_key: 0, timeout_ms: 0, own_timeout_ms: 0 };
         session.start_up(target).await?;
         let rows = session.text_rows(SETUP).await?;
+        if let Err(error) = session.text_rows(NOTICE_LOSS).await {
+            tracing::debug!(%error, "the server does not look for lost clients");
+        }
         let own = rows.first().and_then(|row| row.first().cloned().flatten()).unwrap_or_default();
         session.own_timeout_ms = timeout_setting_ms(&own);
         session.timeout_ms = session.own_timeout_ms;
@@ -88,7 +94,7 @@ impl Session {
                     self.process_id = i32::from_be_bytes(process_id);
                     self.secret_key = i32::from_be_bytes(secret_key);
                 }
-                b'Z' => return Ok(()),
+                READY => return Ok(()),
                 b'E' => return Err(ServerError::parse(body).to_mesh()),
                 b'S' | b'N' | b'v' => {}
                 _ => return Err(errors::malformed("a message during start-up")),
@@ -151,7 +157,7 @@ impl Session {
 
     /// Runs statements of our own and returns the rows of the last one that has any.
     pub(super) async fn text_rows(&mut self, sql: &str) -> Result<Vec<TextRow>> {
-        frontend::query(sql, self.wire.outbox()).map_err(|error| errors::lost(&error))?;
+        self.wire.put_query(sql).map_err(|error| errors::lost(&error))?;
         self.wire.flush().await?;
         let mut rows = Vec::new();
         let mut failure = None;
@@ -172,7 +178,7 @@ impl Session {
                     }
                     failure.get_or_insert(error.to_mesh());
                 }
-                b'Z' => return failure.map_or(Ok(rows), Err),
+                READY => return failure.map_or(Ok(rows), Err),
                 b'C' | b'I' | b'N' | b'S' | b'A' => {}
                 _ => return Err(errors::malformed("a message in answer to a query")),
             }

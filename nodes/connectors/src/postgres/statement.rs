@@ -25,6 +25,7 @@ use super::{
     session::Session,
     target::Target,
     types::PgType,
+    wire::READY,
 };
 use crate::server::{Expiry, Lease, Producer, label_comment, server_timeout_ms};
 
@@ -214,12 +215,12 @@ impl Run {
         let session = self.held.session.as_mut().ok_or_else(|| MeshError::internal("a statement has no session"))?;
         let timeout_ms = server_timeout_ms(left, session.own_timeout_ms);
         self.prelude = timeout_ms != session.timeout_ms;
-        let outbox = session.wire.outbox();
-        outbox.clear();
+        session.wire.discard();
         let written = (|| {
             if self.prelude {
-                frontend::query(&format!("SET statement_timeout = {timeout_ms}"), outbox)?;
+                session.wire.put_query(&format!("SET statement_timeout = {timeout_ms}"))?;
             }
+            let outbox = session.wire.outbox();
             frontend::parse("", &format!("{}{}", label_comment(&query.label), query.sql), [], outbox)?;
             let no_values: [(); 0] = [];
             frontend::bind("", "", [], no_values, |(), _| Ok(IsNull::Yes), [BINARY], outbox)
@@ -228,13 +229,13 @@ impl Run {
             frontend::execute("", 0, outbox)
         })();
         if written.is_err() {
-            outbox.clear();
+            session.wire.discard();
             return Err(MeshError::new(
                 ErrorCode::SourceRefused,
                 "the sub-query's text holds a zero byte or is too long",
             ));
         }
-        frontend::sync(outbox);
+        session.wire.put_sync();
         session.timeout_ms = timeout_ms;
         self.held.state = ServerState::Running;
         session.wire.flush().await
@@ -252,7 +253,7 @@ impl Run {
                     self.held.state = ServerState::Failed;
                     return Err(ServerError::parse(body).to_mesh());
                 }
-                b'Z' if self.prelude => self.prelude = false,
+                READY if self.prelude => self.prelude = false,
                 b'n' => {
                     return Err(MeshError::new(ErrorCode::ReadOnly, "the sub-query returns no rows: it is no query"));
                 }
@@ -279,7 +280,7 @@ impl Run {
                     }
                 }
                 b'C' => check_count(body, self.rows)?,
-                b'Z' => {
+                READY => {
                     let last = if decoder.is_empty() { None } else { Some(decoder.finish()?) };
                     self.held.put_back();
                     return Ok(Step::Over(last));

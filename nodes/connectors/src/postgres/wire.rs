@@ -10,6 +10,7 @@ use std::{io, pin::Pin, task::Poll};
 
 use bytes::BytesMut;
 use greylag_protocol::{ErrorCode, MeshError, Result, ipc::BATCH_BYTES_MAX};
+use postgres_protocol::message::frontend;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::errors;
@@ -20,6 +21,8 @@ pub(super) const MESSAGE_BYTES_MAX: usize = BATCH_BYTES_MAX;
 const BUFFER_BYTES_MIN: usize = 16 << 10;
 /// Buffer of a connection that streams, bytes; larger only for the length of one large message.
 const BUFFER_BYTES_STREAM: usize = 256 << 10;
+/// Tag of "ready for a query".
+pub(super) const READY: u8 = b'Z';
 /// Tag and length.
 const HEAD_BYTES: usize = 5;
 
@@ -34,6 +37,8 @@ pub(super) struct Wire {
     start: usize,
     end: usize,
     outbox: BytesMut,
+    /// Answers of "ready for a query" that are still to come.
+    awaited: usize,
 }
 
 /// One message: its tag, and where its body lies. Good until the next call that reads.
@@ -46,7 +51,7 @@ pub(super) struct Frame {
 
 impl Wire {
     pub(super) fn new(stream: Box<dyn ByteStream>) -> Self {
-        Self { stream, buffer: vec![0; BUFFER_BYTES_MIN], start: 0, end: 0, outbox: BytesMut::new() }
+        Self { stream, buffer: vec![0; BUFFER_BYTES_MIN], start: 0, end: 0, outbox: BytesMut::new(), awaited: 0 }
     }
 
     /// What is sent by the next [`Wire::flush`].
@@ -56,12 +61,35 @@ impl Wire {
 
     pub(super) async fn flush(&mut self) -> Result<()> {
         let sent = async {
-            self.stream.write_all(&self.outbox).await?;
+            // What has been written is gone from the outbox, also if this is dropped halfway.
+            self.stream.write_all_buf(&mut self.outbox).await?;
             self.stream.flush().await
         };
-        sent.await.map_err(|error| errors::lost(&error))?;
-        self.outbox.clear();
+        sent.await.map_err(|error| errors::lost(&error))
+    }
+
+    /// Puts a simple query into the outbox: it is answered by "ready", whatever becomes of it.
+    pub(super) fn put_query(&mut self, sql: &str) -> io::Result<()> {
+        frontend::query(sql, &mut self.outbox)?;
+        self.awaited += 1;
         Ok(())
+    }
+
+    /// Ends a sequence of the extended protocol in the outbox: answered by "ready" likewise.
+    pub(super) fn put_sync(&mut self) {
+        frontend::sync(&mut self.outbox);
+        self.awaited += 1;
+    }
+
+    /// Throws the outbox away. Nothing of it may have been sent, and nothing else may be under way.
+    pub(super) fn discard(&mut self) {
+        self.outbox.clear();
+        self.awaited = 0;
+    }
+
+    /// Whether the server still owes an answer.
+    pub(super) fn is_owed(&self) -> bool {
+        self.awaited > 0
     }
 
     /// The next message, if the whole of it has arrived.
@@ -74,6 +102,9 @@ impl Wire {
         }
         let start = self.start + HEAD_BYTES;
         self.start = start + length;
+        if head[0] == READY {
+            self.awaited = self.awaited.saturating_sub(1);
+        }
         Ok(Some(Frame { tag: head[0], start, end: start + length }))
     }
 

@@ -184,12 +184,15 @@ impl Subject for Server {
     }
 
     async fn running(&self) -> usize {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%' || $1 || '%'";
+        // Parallel workers belong to the backend that they work for.
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND backend_type = 'client backend' \
+            AND query LIKE '%' || $1 || '%'";
         self.admin.query_one(sql, &[&format!("\"{}\"", self.schema)]).await.unwrap().get::<_, i64>(0) as usize
     }
 
     async fn lose(&self) -> Loss {
-        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%' || $1 || '%'";
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' \
+            AND query LIKE '%' || $1 || '%'";
         let killed = self.admin.query(sql, &[&format!("\"{}\"", self.schema)]).await.unwrap();
         assert_eq!(killed.len(), 1);
         Loss::Running
