@@ -17,6 +17,7 @@ pub mod peers;
 pub mod placement;
 pub mod planner;
 pub mod policy;
+mod recut;
 pub mod supervision;
 pub mod task;
 pub mod tree;

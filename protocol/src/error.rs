@@ -73,6 +73,7 @@ codes! {
     UnknownSource 3009 "3D000" Permanent "a source is not known" "`SELECT * FROM system.sources` lists what there is";
     SourceBusy 3010 "53300" Overload "the source takes no more connections" "run the statement again later";
     ValueOutOfRange 3011 "22003" Permanent "a value of the source does not fit its type" "cast or filter the named column at the source";
+    ReplayDiffers 3012 "40001" Transient "another run of the same work gave other rows than those already used" "run the statement again from its beginning";
     // 4xxx: the mesh.
     NotAMember 4001 "28000" Permanent "the node is not a current member" "it was removed, or belongs to another mesh; join again with a token";
     ForeignCertificate 4002 "28000" Permanent "the certificate is not from this mesh's authority" "check that the node's data directory belongs to this mesh";

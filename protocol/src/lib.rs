@@ -10,6 +10,7 @@ pub mod frame;
 pub mod ids;
 pub mod ipc;
 pub mod messages;
+pub mod prefix;
 pub mod principal;
 pub mod schema;
 pub mod state;

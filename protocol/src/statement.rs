@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Result,
     ids::{NodeId, QueryId, SourceName},
+    prefix::Prefix,
     principal::Principal,
     state::SourceSpec,
 };
@@ -35,11 +36,22 @@ pub struct SessionOptions {
     pub timeout: Option<Duration>,
     /// Rows in a batch; also the unit of digests. At least 1.
     pub batch_rows: u32,
+    /// The order of the result's rows is to depend on the statement and the data alone, so that another run can go on
+    /// where this one was lost. It costs parallel work in the plan.
+    pub resumable: bool,
+    /// What the client has of the result already: the rows come from there on, or GL3012.
+    pub resume: Prefix,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { delivery: Delivery::Streamed, timeout: None, batch_rows: 8192 }
+        Self {
+            delivery: Delivery::Streamed,
+            timeout: None,
+            batch_rows: 8192,
+            resumable: false,
+            resume: Prefix::default(),
+        }
     }
 }
 

@@ -9,8 +9,9 @@ use greylag_node::{
 };
 use greylag_tests::{SCALE, Stage};
 
+/// Databases in which there is nothing else.
 fn databases() -> Option<Databases> {
-    let url = |name| std::env::var(name).ok();
+    let url = |name| std::env::var(name).ok().map(|url| format!("{url}_e2e"));
     let (postgres, mysql) = (url("GREYLAG_TEST_POSTGRES_URL"), url("GREYLAG_TEST_MYSQL_URL"));
     (postgres.is_some() && mysql.is_some()).then_some(Databases { postgres, mysql })
 }

@@ -91,6 +91,7 @@ mod tests {
             expires_unix_ms: 2_000,
             batch_rows: 8,
             compression: Compression::None,
+            resume: Default::default(),
         }
     }
 

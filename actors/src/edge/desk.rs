@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     port::{Connector, ConnectorQuery, LocalEdge, LocalSubquery},
-    stream::{CancelOnDrop, EdgeStream},
+    stream::{CancelOnDrop, EdgeStream, Wanted},
 };
 use crate::{
     NodeCtx,
@@ -155,7 +155,8 @@ impl LocalEdge for Desk {
         };
         let (slot, rows) = self.bounded(deadline, opening).await?;
         let owner = (self.source.clone(), self.ctx.node);
-        Ok(Box::pin(EdgeStream::new(rows, schema, subquery.batch_rows, deadline, owner, cancel, slot)))
+        let wanted = Wanted { schema, batch_rows: subquery.batch_rows, resume: subquery.resume };
+        Ok(Box::pin(EdgeStream::new(rows, wanted, deadline, owner, cancel, slot)))
     }
 
     async fn schema(&self, timeout: Duration) -> Result<SourceSchema> {

@@ -12,7 +12,6 @@ pub mod core;
 mod desk;
 mod door;
 pub mod port;
-mod recut;
 mod serve;
 mod stream;
 

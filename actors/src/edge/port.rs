@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use greylag_protocol::{Result, schema::SourceSchema, state::SourceSpec, statement::BatchStream};
+use greylag_protocol::{Result, prefix::Prefix, schema::SourceSchema, state::SourceSpec, statement::BatchStream};
 use tokio_util::sync::CancellationToken;
 
 /// One sub-query, as a connector sees it.
@@ -69,6 +69,8 @@ pub struct LocalSubquery {
     pub batch_rows: usize,
     pub timeout: Duration,
     pub label: String,
+    /// What has been used of an earlier attempt: left out, if this one begins with the same, else GL3012.
+    pub resume: Prefix,
 }
 
 /// An edge role on this node, found in the directory as a handle of `Role::Edge`. Edge calls of other nodes end here

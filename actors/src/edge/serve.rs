@@ -127,6 +127,7 @@ async fn query(
             batch_rows: (subquery.batch_rows as usize).min(BATCH_ROWS_MAX),
             timeout: deadline.saturating_duration_since(Instant::now()),
             label: format!("greylag {} for {}", subquery.attempt, subquery.principal),
+            resume: subquery.resume,
         })
         .await?;
     let mut encoder = Encoder::new(schema, subquery.compression)?;

@@ -8,12 +8,15 @@ use std::{
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use futures::Stream;
-use greylag_protocol::{ErrorCode, MeshError, NodeId, Result, SourceName, statement::BatchStream};
+use greylag_protocol::{
+    ErrorCode, MeshError, NodeId, Result, SourceName,
+    prefix::{Prefix, Replay},
+    statement::BatchStream,
+};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
-use super::recut::Recutter;
-use crate::turnstile::Slot;
+use crate::{recut::Recutter, turnstile::Slot};
 
 /// Fires its token when dropped, unless all went well.
 pub struct CancelOnDrop {
@@ -38,10 +41,21 @@ impl CancelOnDrop {
     }
 }
 
+/// The form in which rows are wanted.
+pub struct Wanted {
+    pub schema: SchemaRef,
+    /// Rows in every batch but the last.
+    pub batch_rows: usize,
+    /// What is not wanted again.
+    pub resume: Prefix,
+}
+
 pub struct EdgeStream {
     /// `None` once it has ended, in whatever way.
     rows: Option<BatchStream>,
     recutter: Recutter,
+    /// Leaves out what an earlier attempt has delivered.
+    replay: Replay,
     last: Option<RecordBatch>,
     deadline: Pin<Box<Sleep>>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -54,8 +68,7 @@ pub struct EdgeStream {
 impl EdgeStream {
     pub fn new(
         rows: BatchStream,
-        schema: SchemaRef,
-        batch_rows: usize,
+        wanted: Wanted,
         deadline: Instant,
         owner: (SourceName, NodeId),
         cancel: CancelOnDrop,
@@ -63,7 +76,8 @@ impl EdgeStream {
     ) -> Self {
         Self {
             rows: Some(rows),
-            recutter: Recutter::new(schema, batch_rows),
+            recutter: Recutter::new(wanted.schema, wanted.batch_rows),
+            replay: Replay::new(wanted.resume),
             last: None,
             deadline: Box::pin(sleep_until(deadline)),
             stopped: Box::pin(cancel.token().cancelled_owned()),
@@ -73,8 +87,23 @@ impl EdgeStream {
         }
     }
 
-    /// The next batch, in terms of the source's own.
+    /// The next batch that is wanted.
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<RecordBatch>>> {
+        loop {
+            match self.cut(cx) {
+                Poll::Ready(Ok(Some(batch))) => {
+                    if let Some(batch) = self.replay.pass(batch)? {
+                        return Poll::Ready(Ok(Some(batch)));
+                    }
+                }
+                Poll::Ready(Ok(None)) => return Poll::Ready(self.replay.finish().map(|()| None)),
+                other => return other,
+            }
+        }
+    }
+
+    /// The next canonical batch, in terms of the source's own.
+    fn cut(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<RecordBatch>>> {
         loop {
             if let Some(batch) = self.recutter.next() {
                 return Poll::Ready(Ok(Some(batch)));

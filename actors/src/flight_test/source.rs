@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -55,6 +55,8 @@ pub struct FakeSource {
     pub produced: AtomicU64,
     /// Sub-queries that have begun and not ended.
     pub live: AtomicU64,
+    /// Whether all edges give the rows in one order.
+    pub one_order: AtomicBool,
     /// Told when an edge begins to hang.
     pub hanging: Notify,
     script: Mutex<Script>,
@@ -66,6 +68,7 @@ impl FakeSource {
             rows,
             produced: AtomicU64::new(0),
             live: AtomicU64::new(0),
+            one_order: AtomicBool::new(false),
             hanging: Notify::new(),
             script: Mutex::default(),
         })
@@ -198,7 +201,7 @@ impl Connector for FakeConnector {
         }
         // Batches of a size that is not the one asked for.
         let step = (query.batch_rows as u64 * 2 / 3).max(1);
-        let edge = self.edge;
+        let edge = if source.one_order.load(Ordering::SeqCst) { 0 } else { self.edge };
         Ok(futures::stream::unfold((0, live), move |(sent, live)| {
             let (source, act) = (source.clone(), act.clone());
             async move {

@@ -14,6 +14,7 @@ use greylag_protocol::{
     messages::edge::{
         Compression, EDGE_CALL_VERSION, EdgeCall, EdgeReply, EdgeRequest, SignedSubquery, Subquery, Trailer,
     },
+    prefix::Prefix,
     schema::WireSchema,
     state::{Command, RoleCount, RoleWanted},
     wire,
@@ -164,6 +165,7 @@ fn call(world: &World, from: usize, edge: usize, change: impl FnOnce(&mut Subque
         expires_unix_ms: ctx.seams.clock.unix_ms() + 10_000,
         batch_rows: BATCH_ROWS,
         compression: Compression::Zstd,
+        resume: Prefix::default(),
     };
     change(&mut subquery);
     let payload = wire::encode(&subquery, REQUEST_BYTES_MAX).unwrap();
@@ -207,7 +209,7 @@ async fn an_edge_runs_only_what_a_coordinator_has_signed() {
         (resigned(&|signed| signed.signature[5] ^= 1), ErrorCode::BadSignature),
         (resigned(&|signed| signed.signer = NodeId(77)), ErrorCode::BadSignature),
         (resigned(&|signed| signed.signer = world.id(1)), ErrorCode::BadSignature),
-        (resigned(&|signed| *signed.payload.last_mut().unwrap() ^= 1), ErrorCode::MalformedFrame),
+        (resigned(&|signed| *signed.payload.last_mut().unwrap() ^= 1), ErrorCode::BadSignature),
         (resigned(&|signed| signed.payload.push(0)), ErrorCode::MalformedFrame),
         (call(&world, 0, 1, |s| s.expires_unix_ms = 1), ErrorCode::BadSignature),
         (call(&world, 0, 1, |s| s.edge = NodeId(77)), ErrorCode::BadSignature),

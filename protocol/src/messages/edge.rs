@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{AttemptId, Epoch, NodeId, SourceName, TraceId},
+    prefix::Prefix,
     schema::{SourceSchema, WireSchema},
 };
 
@@ -59,6 +60,9 @@ pub struct Subquery {
     /// Rows in every batch but the last.
     pub batch_rows: u32,
     pub compression: Compression,
+    /// What an earlier attempt's rows have been used of. The edge digests as many batches instead of sending them, goes
+    /// on after them if they are the same, and ends with GL3012 if they are not.
+    pub resume: Prefix,
 }
 
 /// Compression of batch bodies.
@@ -82,6 +86,7 @@ pub enum EdgeReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trailer {
     pub attempt: AttemptId,
+    /// Those sent: what was left out for `resume` is not among them.
     pub batches: u64,
     pub rows: u64,
     /// Rolling digest over the payloads of the `Schema` and `Batch` frames, in order (see `digest`).

@@ -2,13 +2,16 @@
 //! attempt dies. Pure: it is told of frames and of the consumer's steps and answers; [`super::ReleaseGate`] does the
 //! waiting and waking.
 //!
-//! INVARIANT: rows of at most one attempt ever reach the consumer. A fence raised before any row was taken discards
-//! everything; one raised afterwards freezes the gate for good.
+//! INVARIANT: the consumer gets the rows of one attempt. A fence raised before any row was taken discards everything; one
+//! raised afterwards freezes the gate, until an attempt is let in that proves to begin with the very rows taken.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use arrow::array::{Array, RecordBatch};
-use greylag_protocol::{ErrorCode, MeshError, SourceName};
+use greylag_protocol::{
+    ErrorCode, MeshError, SourceName,
+    prefix::{Digest, Prefix, content},
+};
 
 use super::{check::Verified, share::MemoryShare};
 
@@ -31,11 +34,12 @@ pub enum Hold {
     Spool,
 }
 
-/// A batch with its size in memory.
+/// A batch with its size in memory and the digest of its values.
 #[derive(Debug)]
 pub struct Parcel {
     pub batch: RecordBatch,
     pub bytes: u64,
+    pub content: Digest,
 }
 
 impl Parcel {
@@ -45,7 +49,7 @@ impl Parcel {
             data.get_slice_memory_size().unwrap_or_else(|_| data.get_buffer_memory_size()) as u64
         };
         let bytes = batch.columns().iter().map(of).sum();
-        Self { batch, bytes }
+        Self { content: content(&batch), batch, bytes }
     }
 }
 
@@ -84,8 +88,8 @@ pub enum Take {
 /// What a fence found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fenced {
-    /// Rows the consumer has taken. More than none means that they cannot be called back.
-    pub taken_rows: u64,
+    /// What the consumer has taken: it cannot be called back.
+    pub taken: Prefix,
     /// Rows that the fenced attempt had delivered, taken or thrown away.
     pub received_rows: u64,
     /// The gate had its end already; nothing was changed.
@@ -109,7 +113,7 @@ pub struct GateCore {
     queue: VecDeque<Parcel>,
     queued_bytes: u64,
     received_rows: u64,
-    taken_rows: u64,
+    taken: Prefix,
     open: bool,
     frozen: bool,
     closed: bool,
@@ -126,7 +130,7 @@ impl GateCore {
             queue: VecDeque::new(),
             queued_bytes: 0,
             received_rows: 0,
-            taken_rows: 0,
+            taken: Prefix::default(),
             open: hold == Hold::Nothing,
             frozen: false,
             closed: false,
@@ -134,10 +138,16 @@ impl GateCore {
         }
     }
 
+    /// A gate whose consumer has got these rows elsewhere already.
+    pub fn after(mut self, taken: Prefix) -> Self {
+        self.taken = taken;
+        self
+    }
+
     /// From here on only frames of `attempt` are let in. What an older attempt left here is thrown away.
     pub fn fence(&mut self, attempt: u32) -> Fenced {
         let ended = self.end.is_some();
-        let found = Fenced { taken_rows: self.taken_rows, received_rows: self.received_rows, ended };
+        let found = Fenced { taken: self.taken, received_rows: self.received_rows, ended };
         if ended || attempt <= self.attempt {
             return found;
         }
@@ -145,8 +155,16 @@ impl GateCore {
         self.received_rows = 0;
         self.clear();
         self.open = self.hold == Hold::Nothing;
-        self.frozen = self.taken_rows > 0;
+        self.frozen = !self.taken.is_empty();
         found
+    }
+
+    /// The attempt that the last fence was raised for leaves out what was taken, having proved that it begins with it.
+    pub fn resume(&mut self, attempt: u32) {
+        if attempt == self.attempt {
+            self.frozen = false;
+            self.open |= !self.taken.is_empty();
+        }
     }
 
     /// A batch of an attempt.
@@ -212,7 +230,7 @@ impl GateCore {
             Some(parcel) => {
                 self.share.release(parcel.bytes);
                 self.queued_bytes -= parcel.bytes;
-                self.taken_rows += parcel.batch.num_rows() as u64;
+                self.taken.extend(parcel.batch.num_rows(), parcel.content);
                 Take::Batch(parcel.batch)
             }
             None if self.end.is_some() => Take::Done,
@@ -232,7 +250,7 @@ impl GateCore {
     }
 
     pub fn taken_rows(&self) -> u64 {
-        self.taken_rows
+        self.taken.rows
     }
 
     pub fn queued_bytes(&self) -> u64 {

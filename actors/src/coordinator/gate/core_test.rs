@@ -7,7 +7,7 @@ use arrow::{
     array::{AsArray, Int64Array, RecordBatch},
     datatypes::{DataType, Field, Int64Type, Schema},
 };
-use greylag_protocol::{ErrorCode, MeshError};
+use greylag_protocol::{ErrorCode, MeshError, prefix::Prefix};
 
 use super::{
     check::Verified,
@@ -108,7 +108,7 @@ fn killed_before_the_first_row_or_while_held_back_nothing_of_it_remains() {
             stored(&mut gate, 1, n * 4);
         }
         let found = gate.fence(2);
-        assert_eq!((found.taken_rows, found.received_rows, found.ended), (0, rows_before as u64 * ROWS, false));
+        assert_eq!((found.taken.rows, found.received_rows, found.ended), (0, rows_before as u64 * ROWS, false));
         assert_eq!(share.used(), 0);
         stored(&mut gate, 2, 100);
         gate.complete(Verified::in_process(2, 4)).unwrap();
@@ -135,12 +135,47 @@ fn killed_after_rows_were_taken_the_gate_gives_no_more() {
     stored(&mut gate, 1, 0);
     assert!(matches!(gate.take(), Take::Batch(_)));
     stored(&mut gate, 1, 4);
-    assert_eq!(gate.fence(2).taken_rows, ROWS);
+    assert_eq!(gate.fence(2).taken.rows, ROWS);
     assert_eq!(share.used(), 0);
     assert_eq!(refused(&mut gate, 2, 0), Refusal::Fenced, "not even of the new attempt");
     assert_eq!(drain(&mut gate), (vec![], "pending"));
     gate.fail(MeshError::internal("given up"));
     assert_eq!(drain(&mut gate), (vec![], "failed"));
+}
+
+#[test]
+fn an_attempt_that_has_proved_to_begin_with_what_was_taken_goes_on_after_it() {
+    for hold in [Hold::Nothing, Hold::Window { bytes: 1 }] {
+        let (mut gate, _) = gate(hold, 1 << 20);
+        stored(&mut gate, 1, 0);
+        stored(&mut gate, 1, 4);
+        assert!(matches!(gate.take(), Take::Batch(_)));
+        let mut first = Prefix::default();
+        first.extend(ROWS as usize, batch(0).content);
+        assert_eq!(gate.fence(2).taken, first);
+        gate.resume(1);
+        assert_eq!(refused(&mut gate, 2, 4), Refusal::Fenced, "an older attempt's proof is worth nothing");
+        gate.resume(2);
+        assert_eq!(refused(&mut gate, 1, 4), Refusal::Fenced);
+        stored(&mut gate, 2, 4);
+        gate.complete(Verified::in_process(2, ROWS)).unwrap();
+        assert_eq!(drain(&mut gate), ((4..8).collect(), "done"), "{hold:?}");
+    }
+}
+
+#[test]
+fn what_was_taken_elsewhere_counts_as_taken() {
+    let (held, share) = gate(Hold::Nothing, 1 << 20);
+    drop(held);
+    let mut taken = Prefix::default();
+    taken.extend(ROWS as usize, batch(0).content);
+    let mut gate = GateCore::new(Hold::Nothing, share, None).after(taken);
+    assert_eq!(gate.fence(1).taken, taken);
+    gate.resume(1);
+    stored(&mut gate, 1, 4);
+    assert_eq!(drain(&mut gate), ((4..8).collect(), "pending"));
+    taken.extend(ROWS as usize, batch(4).content);
+    assert_eq!(gate.fence(2).taken, taken);
 }
 
 #[test]

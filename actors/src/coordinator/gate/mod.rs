@@ -22,7 +22,7 @@ use std::{
 
 use arrow::array::RecordBatch;
 use futures::{Stream, task::AtomicWaker};
-use greylag_protocol::{MeshError, Result, SourceName};
+use greylag_protocol::{MeshError, Result, SourceName, prefix::Prefix};
 use tokio::sync::Notify;
 
 use self::{
@@ -59,7 +59,20 @@ impl ReleaseGate {
         source: Option<SourceName>,
         on_close: impl FnOnce(bool) + Send + 'static,
     ) -> (Self, Released) {
-        let core = Mutex::new(GateCore::new(hold, share, source));
+        Self::of(GateCore::new(hold, share, source), on_close)
+    }
+
+    /// As [`ReleaseGate::new`], for a consumer that has these rows already.
+    pub fn after(
+        taken: Prefix,
+        share: Arc<MemoryShare>,
+        on_close: impl FnOnce(bool) + Send + 'static,
+    ) -> (Self, Released) {
+        Self::of(GateCore::new(Hold::Nothing, share, None).after(taken), on_close)
+    }
+
+    fn of(core: GateCore, on_close: impl FnOnce(bool) + Send + 'static) -> (Self, Released) {
+        let core = Mutex::new(core);
         let inner = Arc::new(Inner { core, space: Notify::new(), reader: AtomicWaker::new() });
         let released = Released { inner: inner.clone(), over: false, on_close: Some(Box::new(on_close)) };
         (Self { inner }, released)
@@ -70,6 +83,11 @@ impl ReleaseGate {
         let found = self.inner.core().fence(attempt);
         self.inner.space.notify_waiters();
         found
+    }
+
+    /// See [`GateCore::resume`].
+    pub fn resume(&self, attempt: u32) {
+        self.inner.core().resume(attempt);
     }
 
     /// Hands over a batch, waiting for room.

@@ -1,9 +1,10 @@
 //! How one statement walks its steps, and how its plan is run again when rows were lost after the plan had used them.
 //! Pure: events in, effects out. Every step's outcome names its run, so that what an older run still says is ignored.
 //!
-//! INVARIANT: no effect `Plan` without a `Decided` before it; no run is begun after a row has left the coordinator.
+//! INVARIANT: no effect `Plan` without a `Decided` before it; a run that is begun after rows have left the coordinator has
+//! to prove that it begins with them.
 
-use greylag_protocol::{ErrorClass, ErrorCode, MeshError, NodeId};
+use greylag_protocol::{ErrorClass, ErrorCode, MeshError, NodeId, prefix::Prefix};
 
 use crate::coordinator::{gate::core::Fenced, subquery::core::backoff_ms};
 
@@ -23,7 +24,7 @@ pub enum Stage {
     Deciding,
     Planning,
     Running { run: u32 },
-    Restarting { run: u32, cause: MeshError, wait_ms: u64 },
+    Restarting { run: u32, cause: MeshError, resume: Prefix, wait_ms: u64 },
     Done,
     Failed,
     Cancelled,
@@ -106,6 +107,8 @@ pub enum Effect {
     Announce,
     Run {
         run: u32,
+        /// What the reader has already.
+        resume: Prefix,
     },
     StopRun,
     /// Let nothing more of an older run out.
@@ -126,15 +129,19 @@ pub enum Effect {
 pub struct QueryCore {
     goal: Goal,
     stage: Stage,
+    /// What the reader had before the first run.
+    resume: Prefix,
     /// Edges at which rows were lost, with runs that came after.
     shunned: Vec<NodeId>,
     /// Why the current run cannot end well.
     cause: Option<MeshError>,
+    /// What was lost in the run before.
+    lost: Option<MeshError>,
 }
 
 impl QueryCore {
-    pub fn new(goal: Goal) -> Self {
-        Self { goal, stage: Stage::Queued, shunned: Vec::new(), cause: None }
+    pub fn new(goal: Goal, resume: Prefix) -> Self {
+        Self { goal, stage: Stage::Queued, resume, shunned: Vec::new(), cause: None, lost: None }
     }
 
     pub fn stage(&self) -> &Stage {
@@ -156,7 +163,11 @@ impl QueryCore {
             (Event::Planned, Stage::Planning) => match self.goal {
                 Goal::Describe => self.go(Stage::Done, vec![Effect::Announce, Effect::Leave]),
                 Goal::Execute => {
-                    let start = vec![Effect::FenceOutlet { run: 1 }, Effect::Announce, Effect::Run { run: 1 }];
+                    let start = vec![
+                        Effect::FenceOutlet { run: 1 },
+                        Effect::Announce,
+                        Effect::Run { run: 1, resume: self.resume },
+                    ];
                     self.go(Stage::Running { run: 1 }, start)
                 }
             },
@@ -167,7 +178,13 @@ impl QueryCore {
                 self.go(Stage::Done, vec![Effect::Leave])
             }
             (Event::RunFailed { run: of, error }, Stage::Running { run }) if of == run => {
-                let error = self.cause.take().unwrap_or(error);
+                let error = match (self.cause.take(), self.lost.take()) {
+                    (Some(cause), _) => cause,
+                    (None, Some(cause)) if error.code == ErrorCode::ReplayDiffers => {
+                        lost(&cause, "the rows that had left the coordinator could not be made again")
+                    }
+                    (None, _) => error,
+                };
                 self.fail(error)
             }
             (Event::SubqueryFailed { run: of, error }, Stage::Running { run }) if of == run => {
@@ -177,9 +194,10 @@ impl QueryCore {
             (Event::SubqueryLost { run: of, cause, edge }, Stage::Running { run }) if of == run => {
                 self.shunned.extend(edge.filter(|e| !self.shunned.contains(e)));
                 self.cause = None;
+                self.lost = Some(cause.clone());
                 let next = run + 1;
                 let fence = vec![Effect::FenceOutlet { run: next }, Effect::StopRun];
-                self.go(Stage::Restarting { run: next, cause, wait_ms: 0 }, fence)
+                self.go(Stage::Restarting { run: next, cause, resume: Prefix::default(), wait_ms: 0 }, fence)
             }
             (Event::Fenced { found, dice }, Stage::Restarting { run, cause, .. }) => {
                 self.fenced(found, dice, run, cause)
@@ -190,8 +208,8 @@ impl QueryCore {
             (Event::Budget { granted: true }, Stage::Restarting { run, wait_ms, .. }) => {
                 vec![Effect::Wait { run, ms: wait_ms }]
             }
-            (Event::Waited { run: of }, Stage::Restarting { run, .. }) if of == run => {
-                self.go(Stage::Running { run }, vec![Effect::Run { run }])
+            (Event::Waited { run: of }, Stage::Restarting { run, resume, .. }) if of == run => {
+                self.go(Stage::Running { run }, vec![Effect::Run { run, resume }])
             }
             (Event::CancelAsked { by }, _) => {
                 self.cancel(MeshError::new(ErrorCode::Cancelled, format!("the statement was cancelled by `{by}`")))
@@ -210,11 +228,8 @@ impl QueryCore {
             // The plan had enough rows without the lost ones (a LIMIT): its result is whole.
             return self.go(Stage::Done, vec![Effect::Leave]);
         }
-        if found.taken_rows > 0 {
-            return self.fail(lost(&cause, "rows had left the coordinator"));
-        }
         let wait_ms = if cause.class() == ErrorClass::Overload { backoff_ms(run, dice) } else { 0 };
-        self.go(Stage::Restarting { run, cause, wait_ms }, vec![Effect::SpendRestart])
+        self.go(Stage::Restarting { run, cause, resume: found.taken, wait_ms }, vec![Effect::SpendRestart])
     }
 
     fn go(&mut self, stage: Stage, effects: Vec<Effect>) -> Vec<Effect> {

@@ -1,7 +1,7 @@
 //! A statement's walk, as tables.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use greylag_protocol::{ErrorCode, MeshError, NodeId, SourceName};
+use greylag_protocol::{ErrorCode, MeshError, NodeId, SourceName, prefix::Prefix};
 
 use super::core::{Effect, Event, Goal, QueryCore, Stage};
 use crate::coordinator::gate::core::Fenced;
@@ -10,13 +10,20 @@ fn lost() -> MeshError {
     MeshError::new(ErrorCode::PeerUnreachable, "gone").of_source(SourceName::new("orders").unwrap()).at_node(NodeId(2))
 }
 
+fn taken(rows: u64) -> Prefix {
+    Prefix { batches: 1, rows, digest: [7; 32] }
+}
+
 fn running() -> QueryCore {
-    let mut core = QueryCore::new(Goal::Execute);
+    let mut core = QueryCore::new(Goal::Execute, Prefix::default());
     assert_eq!(core.on(Event::Admitted), [Effect::Resolve]);
     assert_eq!(core.on(Event::Resolved), [Effect::Decide]);
     assert_eq!(core.on(Event::Decided), [Effect::Plan]);
     let started = core.on(Event::Planned);
-    assert_eq!(started, [Effect::FenceOutlet { run: 1 }, Effect::Announce, Effect::Run { run: 1 }]);
+    assert_eq!(
+        started,
+        [Effect::FenceOutlet { run: 1 }, Effect::Announce, Effect::Run { run: 1, resume: Prefix::default() }]
+    );
     assert!(core.on(Event::Fenced { found: Fenced::default(), dice: 0 }).is_empty());
     core
 }
@@ -55,7 +62,7 @@ fn a_reader_that_has_read_it_all_may_go_before_the_run_is_reported() {
 
 #[test]
 fn a_description_runs_nothing() {
-    let mut core = QueryCore::new(Goal::Describe);
+    let mut core = QueryCore::new(Goal::Describe, Prefix::default());
     core.on(Event::Admitted);
     core.on(Event::Resolved);
     core.on(Event::Decided);
@@ -66,7 +73,7 @@ fn a_description_runs_nothing() {
 #[test]
 fn no_step_is_skipped() {
     for early in [Event::Resolved, Event::Decided, Event::Planned, Event::RunEnded { run: 1 }] {
-        let mut core = QueryCore::new(Goal::Execute);
+        let mut core = QueryCore::new(Goal::Execute, Prefix::default());
         assert!(core.on(early).is_empty());
         core.on(Event::Admitted);
         assert!(core.on(Event::Decided).is_empty(), "a decision about nothing");
@@ -83,7 +90,7 @@ fn rows_lost_before_any_has_left_the_plan_runs_again() {
     // What the first run still says does not count.
     assert!(core.on(Event::RunFailed { run: 1, error: lost() }).is_empty());
     assert!(core.on(Event::RunEnded { run: 1 }).is_empty());
-    assert_eq!(core.on(Event::Waited { run: 2 }), [Effect::Run { run: 2 }]);
+    assert_eq!(core.on(Event::Waited { run: 2 }), [Effect::Run { run: 2, resume: Prefix::default() }]);
     assert_eq!(core.shunned(), [NodeId(2)]);
     assert!(core.on(Event::RunEnded { run: 1 }).is_empty());
     assert!(core.on(Event::SubqueryLost { run: 1, cause: lost(), edge: None }).is_empty());
@@ -91,9 +98,24 @@ fn rows_lost_before_any_has_left_the_plan_runs_again() {
 }
 
 #[test]
-fn rows_lost_after_some_have_left_is_an_error_that_names_who() {
+fn rows_lost_after_some_have_left_the_next_run_has_to_begin_with_them() {
     let mut core = running();
-    let effects = lose(&mut core, 1, Fenced { taken_rows: 1, ..Fenced::default() });
+    let found = Fenced { taken: taken(1), received_rows: 9, ended: false };
+    assert_eq!(lose(&mut core, 1, found), [Effect::SpendRestart]);
+    assert_eq!(core.on(Event::Budget { granted: true }), [Effect::Wait { run: 2, ms: 0 }]);
+    assert_eq!(core.on(Event::Waited { run: 2 }), [Effect::Run { run: 2, resume: taken(1) }]);
+    let differs = MeshError::new(ErrorCode::ReplayDiffers, "other rows");
+    let effects = core.on(Event::RunFailed { run: 2, error: differs });
+    let error = failed(&effects);
+    assert_eq!((error.code, error.node), (ErrorCode::SubqueryLost, Some(NodeId(2))));
+    assert!(error.is_retryable(), "{error}");
+}
+
+#[test]
+fn restarts_that_are_used_up_are_an_error_that_names_who() {
+    let mut core = running();
+    lose(&mut core, 1, Fenced { taken: taken(1), ..Fenced::default() });
+    let effects = core.on(Event::Budget { granted: false });
     let error = failed(&effects);
     assert_eq!((error.code, error.node), (ErrorCode::SubqueryLost, Some(NodeId(2))));
     assert_eq!(error.source.as_ref().unwrap().as_str(), "orders");
@@ -101,9 +123,19 @@ fn rows_lost_after_some_have_left_is_an_error_that_names_who() {
 }
 
 #[test]
+fn a_reader_that_comes_back_gets_a_run_that_begins_with_what_it_has() {
+    let mut core = QueryCore::new(Goal::Execute, taken(3));
+    for step in [Event::Admitted, Event::Resolved, Event::Decided] {
+        core.on(step);
+    }
+    let resumed = Effect::Run { run: 1, resume: taken(3) };
+    assert_eq!(core.on(Event::Planned), [Effect::FenceOutlet { run: 1 }, Effect::Announce, resumed]);
+}
+
+#[test]
 fn a_result_that_was_whole_already_needs_no_lost_rows() {
     let mut core = running();
-    let effects = lose(&mut core, 1, Fenced { taken_rows: 10, received_rows: 10, ended: true });
+    let effects = lose(&mut core, 1, Fenced { taken: taken(10), received_rows: 10, ended: true });
     assert_eq!((effects, core.stage()), (vec![Effect::Leave], &Stage::Done));
 }
 
@@ -133,7 +165,7 @@ fn every_stage_can_be_ended_from_outside() {
     ];
     for (event, code, stage) in ends {
         for steps in 0..=5 {
-            let mut core = QueryCore::new(Goal::Execute);
+            let mut core = QueryCore::new(Goal::Execute, Prefix::default());
             for step in [Event::Admitted, Event::Resolved, Event::Decided, Event::Planned].into_iter().take(steps) {
                 core.on(step);
             }
@@ -149,7 +181,7 @@ fn every_stage_can_be_ended_from_outside() {
 #[test]
 fn a_failed_step_is_the_end() {
     for steps in 0..=3 {
-        let mut core = QueryCore::new(Goal::Execute);
+        let mut core = QueryCore::new(Goal::Execute, Prefix::default());
         for step in [Event::Admitted, Event::Resolved, Event::Decided].into_iter().take(steps) {
             core.on(step);
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use greylag_protocol::{ErrorCode, MeshError, Result, TraceId, ipc::BATCH_ROWS_MAX};
+use greylag_protocol::{ErrorCode, MeshError, Result, TraceId, ipc::BATCH_ROWS_MAX, prefix::Prefix};
 use ractor::ActorRef;
 use rand::Rng;
 use tokio::time::{Duration, Instant, sleep_until};
@@ -12,7 +12,7 @@ use super::{
     message::{Announced, QueryMessage},
     run::Run,
     state::QueryState,
-    steps::{self, Opener, ToPlan},
+    steps::{self, Opener, Outlet, ToPlan},
 };
 use crate::{
     coordinator::subquery::QueryFacts,
@@ -39,7 +39,10 @@ impl QueryState {
             Effect::Decide => self.start_deciding(myself),
             Effect::Plan => self.start_planning(myself),
             Effect::Announce => self.announce(),
-            Effect::Run { run } => self.start_run(myself, run),
+            Effect::Run { run, resume } => {
+                self.outlet.resume(run);
+                self.start_run(myself, run, resume);
+            }
             Effect::StopRun => self.stop_run(),
             Effect::FenceOutlet { run } => {
                 let found = self.outlet.fence(run);
@@ -101,8 +104,9 @@ impl QueryState {
         let _ = announce.send(Ok(Announced { schema: plan.schema(), parameters: plan.parameters(), rows }));
     }
 
-    fn start_run(&mut self, myself: &ActorRef<QueryMessage>, run: u32) {
+    fn start_run(&mut self, myself: &ActorRef<QueryMessage>, run: u32, resume: Prefix) {
         let (Some(plan), Some(permit)) = (self.plan.clone(), &self.permit) else { return };
+        let batch_rows = self.job.session.options.batch_rows.clamp(1, BATCH_ROWS_MAX as u32);
         let facts = Arc::new(QueryFacts {
             ctx: self.coordinator.ctx.clone(),
             ledger: self.coordinator.ledger.clone(),
@@ -111,7 +115,7 @@ impl QueryState {
             principal: self.job.session.principal.id.clone(),
             epoch: permit.epoch(),
             deadline: self.job.deadline,
-            batch_rows: self.job.session.options.batch_rows.clamp(1, BATCH_ROWS_MAX as u32),
+            batch_rows,
             run,
             shunned: self.core.shunned().to_vec(),
             share: self.share.clone(),
@@ -119,7 +123,9 @@ impl QueryState {
         });
         self.run = Some(Run::new(facts, self.job.session.options.delivery));
         let opener = Opener { query: myself.clone(), run };
-        let pumping = steps::pump(plan, opener, self.outlet.clone(), self.entry.clone());
+        let outlet =
+            Outlet { gate: self.outlet.clone(), entry: self.entry.clone(), batch_rows: batch_rows as usize, resume };
+        let pumping = steps::pump(plan, opener, outlet);
         let me = myself.clone();
         self.work = Some(TaskGuard::query(&self.coordinator.ctx.seams, async move {
             let event = match caught("execution", pumping).await {

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     coordinator::{
         Coordinator, Registered,
-        gate::{ReleaseGate, Released, core::Hold, share::MemoryShare},
+        gate::{ReleaseGate, Released, share::MemoryShare},
         ledger::QueryEntry,
         subquery::Budget,
     },
@@ -66,8 +66,8 @@ pub(super) struct JobState {
 impl QueryState {
     pub fn new(myself: &ActorRef<QueryMessage>, coordinator: Arc<Coordinator>, job: Job) -> Self {
         let share = Arc::new(MemoryShare::new(coordinator.ctx.limits.query_memory_bytes_max));
-        let me = myself.clone();
-        let (outlet, rows) = ReleaseGate::new(Hold::Nothing, share.clone(), None, move |complete| {
+        let (me, resume) = (myself.clone(), job.session.options.resume);
+        let (outlet, rows) = ReleaseGate::after(resume, share.clone(), move |complete| {
             // A statement that has ended does not care.
             let _ = me.cast(QueryMessage::Happened(Event::ReaderGone { complete }));
         });
@@ -82,7 +82,7 @@ impl QueryState {
         let registered = coordinator.register(job.query, &job.session.principal.id, myself.clone());
         let seed = coordinator.ctx.seams.seed ^ job.query.0.as_u128() as u64;
         Self {
-            core: QueryCore::new(job.goal),
+            core: QueryCore::new(job.goal, resume),
             budget: Budget::new(coordinator.ctx.limits.query_restarts_max),
             dice: StdRng::seed_from_u64(seed),
             job: JobState {

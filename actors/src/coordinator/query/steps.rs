@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use futures::StreamExt;
 use greylag_protocol::{
     ErrorCode, MeshError, QueryId, Result,
     messages::control::{Action, DecideRequest},
+    prefix::{Prefix, Replay},
     state::Role,
     statement::{BatchStream, Session},
 };
@@ -35,6 +37,7 @@ use crate::{
         Catalog, ExecutablePlan, Permit, PlanRequest, Planner, SubqueryOpener, SubqueryPlan, SystemTables, Touched,
     },
     policy::port::ask,
+    recut::Recutter,
     turnstile::{Entry, Turnstile},
 };
 
@@ -105,23 +108,57 @@ pub async fn plan(coordinator: Arc<Coordinator>, to_plan: ToPlan) -> Result<Quer
 }
 
 /// Step 9: pulls the plan's rows and pushes them to the outlet, as one run. `Ok` once the outlet has the end.
-pub async fn pump(
-    plan: Arc<dyn ExecutablePlan>,
-    opener: Opener,
-    outlet: ReleaseGate,
-    entry: Arc<QueryEntry>,
-) -> Result<()> {
+pub async fn pump(plan: Arc<dyn ExecutablePlan>, opener: Opener, outlet: Outlet) -> Result<()> {
+    let Outlet { gate, entry, batch_rows, resume } = outlet;
     let run = opener.run;
+    let mut recutter = Recutter::new(plan.schema(), batch_rows);
+    let mut replay = Replay::new(resume);
     let mut batches = plan.execute(Arc::new(opener))?;
     let mut rows = 0;
-    while let Some(batch) = batches.next().await {
-        let batch = batch?;
-        let count = batch.num_rows() as u64;
-        outlet.push(run, Parcel::new(batch)).await.map_err(refused)?;
-        rows += count;
-        entry.rows(count);
+    loop {
+        let came = batches.next().await.transpose()?;
+        let ended = came.is_none();
+        let mut ready = match came {
+            Some(batch) => recutter.push(batch)?,
+            None => None,
+        };
+        while let Some(batch) = ready.take().or_else(|| recutter.next()) {
+            rows += release(&gate, &entry, run, &mut replay, batch).await?;
+        }
+        if ended {
+            break;
+        }
     }
-    outlet.complete(Verified::in_process(run, rows)).map_err(refused)
+    if let Some(last) = recutter.finish()? {
+        rows += release(&gate, &entry, run, &mut replay, last).await?;
+    }
+    replay.finish()?;
+    gate.complete(Verified::in_process(run, rows)).map_err(refused)
+}
+
+/// Where the rows of a run go.
+pub struct Outlet {
+    pub gate: ReleaseGate,
+    pub entry: Arc<QueryEntry>,
+    /// Rows in every batch but the last, whatever the plan makes: so batches depend on the rows alone.
+    pub batch_rows: usize,
+    /// What the reader has already.
+    pub resume: Prefix,
+}
+
+/// Lets a batch out, unless the reader has it. Returns how many rows went.
+async fn release(
+    gate: &ReleaseGate,
+    entry: &QueryEntry,
+    run: u32,
+    replay: &mut Replay,
+    batch: RecordBatch,
+) -> Result<u64> {
+    let Some(batch) = replay.pass(batch)? else { return Ok(0) };
+    let count = batch.num_rows() as u64;
+    gate.push(run, Parcel::new(batch)).await.map_err(refused)?;
+    entry.rows(count);
+    Ok(count)
 }
 
 fn refused(refusal: Refusal) -> MeshError {

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use greylag_protocol::{AttemptId, ErrorCode, MeshError, SubqueryId, statement::BatchStream};
+use greylag_protocol::{AttemptId, ErrorCode, MeshError, NodeId, SubqueryId, prefix::Prefix, statement::BatchStream};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use ractor_cluster::RactorMessage;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -194,7 +194,10 @@ impl SubqueryState {
                     let _ = me.cast(SubqueryMessage::Happened(Event::Waited { attempt, edges }));
                 }));
             }
-            Effect::StartAttempt { attempt, edge, rule } => return self.start(myself, attempt, edge, rule).await,
+            Effect::StartAttempt { attempt, edge, rule, resume } => {
+                self.gate.resume(attempt);
+                return self.start(myself, (attempt, edge), rule, resume).await;
+            }
             Effect::Finish => {}
             Effect::Fail(error) => {
                 let run = self.facts.run;
@@ -216,9 +219,9 @@ impl SubqueryState {
     async fn start(
         &mut self,
         myself: &ActorRef<SubqueryMessage>,
-        attempt: u32,
-        edge: greylag_protocol::NodeId,
+        (attempt, edge): (u32, NodeId),
         rule: Rule,
+        resume: Prefix,
     ) -> Vec<Effect> {
         let subquery = SubqueryId { query: self.facts.query, ordinal: self.plan.ordinal };
         let arguments = AttemptArguments {
@@ -227,6 +230,7 @@ impl SubqueryState {
             id: AttemptId { subquery, partition: self.partition, attempt },
             edge,
             rule,
+            resume,
             gate: self.gate.clone(),
             parent_name: self.name.clone(),
         };

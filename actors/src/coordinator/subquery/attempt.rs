@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use greylag_protocol::{AttemptId, MeshError, NodeId, messages::control::SubqueryRow};
+use greylag_protocol::{AttemptId, MeshError, NodeId, messages::control::SubqueryRow, prefix::Prefix};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use ractor_cluster::RactorMessage;
 
@@ -27,6 +27,8 @@ pub struct AttemptArguments {
     pub id: AttemptId,
     pub edge: NodeId,
     pub rule: Rule,
+    /// What the plan has used already.
+    pub resume: Prefix,
     pub gate: ReleaseGate,
     pub parent_name: String,
 }

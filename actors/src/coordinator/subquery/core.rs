@@ -2,14 +2,15 @@
 //! query has to be told that its rows cannot be made whole. Pure: events in, effects out.
 //!
 //! Rules (DESIGN 8): R0, nothing had come: another attempt on any edge. R1, what had come was held back at the gate:
-//! thrown away, then as R0. R5, the plan has used rows: the query's own supervisor decides. R2 to R4 are not here yet.
+//! thrown away, then as R0. R3, the plan has used rows: another attempt that proves to begin with them. R5, it did not:
+//! the query's own supervisor decides. R2 and R4 are not here yet.
 //!
 //! INVARIANT: the effect of a failure always begins with the fence of the next attempt's number, so that nothing an
 //! older attempt still sends is let in, whatever happens afterwards.
 
 use std::collections::BTreeMap;
 
-use greylag_protocol::{ErrorClass, ErrorCode, MeshError, NodeId, SourceName};
+use greylag_protocol::{ErrorClass, ErrorCode, MeshError, NodeId, SourceName, prefix::Prefix};
 
 use crate::coordinator::gate::core::Fenced;
 
@@ -28,6 +29,8 @@ pub enum Rule {
     First,
     R0,
     R1,
+    /// What was used is left out, once it has been proved to be the same.
+    R3,
     /// First attempt in a restarted query.
     R5,
 }
@@ -38,6 +41,7 @@ impl Rule {
             Self::First => "first",
             Self::R0 => "R0",
             Self::R1 => "R1",
+            Self::R3 => "R3",
             Self::R5 => "R5",
         }
     }
@@ -109,35 +113,26 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Raise the gate's number, before anything else.
-    Fence {
-        attempt: u32,
-    },
+    Fence { attempt: u32 },
     /// Stop it, if it still runs.
-    CancelAttempt {
-        attempt: u32,
-    },
+    CancelAttempt { attempt: u32 },
     /// Take one from the query's budget of restarts.
     SpendRestart,
     /// Come back with [`Event::Waited`] after this time; `or_edge`: or as soon as an edge can be reached.
-    Wait {
-        attempt: u32,
-        ms: u64,
-        or_edge: bool,
-    },
+    Wait { attempt: u32, ms: u64, or_edge: bool },
     StartAttempt {
         attempt: u32,
         edge: NodeId,
         rule: Rule,
+        /// What it has to begin with; nothing for other rules than R3.
+        resume: Prefix,
     },
     /// All rows are with the plan, or on their way to it.
     Finish,
     /// The sub-query has failed for good.
     Fail(MeshError),
     /// R5: rows were used; only the whole query can be run again.
-    RestartQuery {
-        cause: MeshError,
-        edge: Option<NodeId>,
-    },
+    RestartQuery { cause: MeshError, edge: Option<NodeId> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,8 +140,8 @@ enum Phase {
     New,
     Running { edge: NodeId },
     Fencing { error: MeshError, edge: Option<NodeId> },
-    Asking { error: MeshError, rule: Rule, wait: Pause },
-    Waiting { rule: Rule },
+    Asking { error: MeshError, rule: Rule, resume: Prefix, wait: Pause },
+    Waiting { rule: Rule, resume: Prefix },
     Over,
 }
 
@@ -191,7 +186,7 @@ impl SubqueryCore {
                 self.attempt += 1;
                 let rule = if self.setting.run > 1 { Rule::R5 } else { Rule::First };
                 let mut effects = vec![Effect::Fence { attempt: self.attempt }];
-                effects.extend(self.start(edges, rule));
+                effects.extend(self.start(edges, rule, Prefix::default()));
                 effects
             }
             (Event::Ended { attempt }, Phase::Running { .. }) if attempt == self.attempt => {
@@ -214,12 +209,12 @@ impl SubqueryCore {
             (Event::Budget { granted: false }, Phase::Asking { error, .. }) => {
                 self.fail(worn_out(error, "the query's restarts are used up"))
             }
-            (Event::Budget { granted: true }, Phase::Asking { rule, wait: Pause { ms, or_edge }, .. }) => {
-                self.phase = Phase::Waiting { rule };
+            (Event::Budget { granted: true }, Phase::Asking { rule, resume, wait: Pause { ms, or_edge }, .. }) => {
+                self.phase = Phase::Waiting { rule, resume };
                 vec![Effect::Wait { attempt: self.attempt, ms, or_edge }]
             }
-            (Event::Waited { attempt, edges }, Phase::Waiting { rule }) if attempt == self.attempt => {
-                self.start(edges, rule)
+            (Event::Waited { attempt, edges }, Phase::Waiting { rule, resume }) if attempt == self.attempt => {
+                self.start(edges, rule, resume)
             }
             // The attempt's own report is on its way.
             (Event::Abandoned { complete: true }, Phase::Running { .. }) => Vec::new(),
@@ -231,7 +226,7 @@ impl SubqueryCore {
         }
     }
 
-    fn start(&mut self, edges: Vec<Candidate>, rule: Rule) -> Vec<Effect> {
+    fn start(&mut self, edges: Vec<Candidate>, rule: Rule, resume: Prefix) -> Vec<Effect> {
         self.begun += 1;
         let Some(edge) = self.choose(&edges) else {
             let source = self.setting.source.clone();
@@ -240,7 +235,7 @@ impl SubqueryCore {
         };
         self.tried.insert(edge, self.attempt);
         self.phase = Phase::Running { edge };
-        vec![Effect::StartAttempt { attempt: self.attempt, edge, rule }]
+        vec![Effect::StartAttempt { attempt: self.attempt, edge, rule, resume }]
     }
 
     /// Linked before not linked, untried before tried (longest ago first), own before others; equals are spread.
@@ -280,7 +275,7 @@ impl SubqueryCore {
         if error.class() == ErrorClass::Permanent {
             return self.fail(error);
         }
-        if found.taken_rows > 0 {
+        if error.code == ErrorCode::ReplayDiffers {
             self.phase = Phase::Over;
             return vec![Effect::RestartQuery { cause: error, edge }];
         }
@@ -288,7 +283,11 @@ impl SubqueryCore {
             let tries = format!("given up after {} attempts", self.begun);
             return self.fail(worn_out(error, &tries));
         }
-        let rule = if found.received_rows > 0 { Rule::R1 } else { Rule::R0 };
+        let rule = match (found.taken.is_empty(), found.received_rows) {
+            (false, _) => Rule::R3,
+            (true, 0) => Rule::R0,
+            (true, _) => Rule::R1,
+        };
         let elsewhere = edges.iter().any(|c| c.linked && !self.tried.contains_key(&c.node));
         let wait = if !edges.iter().any(|c| c.linked) {
             Pause { ms: NO_EDGE_MS, or_edge: true }
@@ -297,7 +296,7 @@ impl SubqueryCore {
         } else {
             Pause { ms: backoff_ms(self.begun, dice), or_edge: false }
         };
-        self.phase = Phase::Asking { error, rule, wait };
+        self.phase = Phase::Asking { error, rule, resume: found.taken, wait };
         vec![Effect::SpendRestart]
     }
 

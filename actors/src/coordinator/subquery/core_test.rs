@@ -1,7 +1,7 @@
 //! The rules of restarting, as tables: a kill at every point, and what is done about it.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use greylag_protocol::{ErrorCode, MeshError, NodeId, SourceName};
+use greylag_protocol::{ErrorCode, MeshError, NodeId, SourceName, prefix::Prefix};
 
 use super::core::{
     BACKOFF_MS_MAX, BACKOFF_MS_MIN, Candidate, Effect, Event, NO_EDGE_MS, Rule, Setting, SubqueryCore, backoff_ms,
@@ -31,7 +31,11 @@ fn lost() -> MeshError {
 }
 
 fn start(attempt: u32, edge: u64, rule: Rule) -> Effect {
-    Effect::StartAttempt { attempt, edge: NodeId(edge), rule }
+    Effect::StartAttempt { attempt, edge: NodeId(edge), rule, resume: Prefix::default() }
+}
+
+fn taken(rows: u64) -> Prefix {
+    if rows == 0 { Prefix::default() } else { Prefix { batches: 1, rows, digest: [7; 32] } }
 }
 
 /// The gate has been fenced for the current attempt and had nothing.
@@ -57,7 +61,7 @@ fn die(core: &mut SubqueryCore, error: MeshError, taken: u64, received: u64, nod
     let first = core.on(Event::Failed { attempt, error });
     let fence = Effect::Fence { attempt: attempt + 1 };
     assert_eq!(first, [fence, Effect::CancelAttempt { attempt }], "the number is raised before anything else");
-    let found = Fenced { taken_rows: taken, received_rows: received, ended: false };
+    let found = Fenced { taken: self::taken(taken), received_rows: received, ended: false };
     let mut effects = core.on(Event::Fenced { attempt: attempt + 1, found, edges: nodes.clone(), dice: 999 });
     if effects == [Effect::SpendRestart] {
         effects = core.on(Event::Budget { granted: true });
@@ -93,15 +97,30 @@ fn killed_while_held_back_is_r1() {
 }
 
 #[test]
-fn killed_after_rows_were_used_the_query_decides() {
+fn killed_after_rows_were_used_the_next_attempt_has_to_begin_with_them() {
     let mut core = running(&[1, 2]);
     let effects = die(&mut core, lost(), 1, 500, edges(&[1, 2]));
+    let resumed =
+        |attempt, edge, rows| Effect::StartAttempt { attempt, edge: NodeId(edge), rule: Rule::R3, resume: taken(rows) };
+    assert_eq!(effects, [wait(2, 0), resumed(2, 2, 1)]);
+    // Killed again, with more rows used by then.
+    let effects = die(&mut core, lost(), 9, 500, edges(&[1, 2]));
+    assert_eq!(effects, [wait(3, backoff_ms(2, 999)), resumed(3, 1, 9)]);
+    assert_eq!(core.on(Event::Ended { attempt: 3 }), [Effect::Finish]);
+}
+
+#[test]
+fn an_attempt_that_does_not_begin_with_what_was_used_leaves_it_to_the_query() {
+    let mut core = running(&[1, 2]);
+    die(&mut core, lost(), 1, 500, edges(&[1, 2]));
+    let differs = MeshError::new(ErrorCode::ReplayDiffers, "other rows");
+    let effects = die(&mut core, differs, 1, 0, edges(&[1, 2]));
     let [Effect::RestartQuery { cause, edge }] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(
         (cause.code, cause.source.as_ref(), cause.node),
-        (ErrorCode::PeerUnreachable, Some(&source()), Some(NodeId(1)))
+        (ErrorCode::ReplayDiffers, Some(&source()), Some(NodeId(2)))
     );
-    assert_eq!(*edge, Some(NodeId(1)));
+    assert_eq!(*edge, Some(NodeId(2)));
     assert!(core.is_over());
 }
 
@@ -109,7 +128,7 @@ fn killed_after_rows_were_used_the_query_decides() {
 fn killed_between_the_gates_end_and_its_report_nothing_is_lost() {
     let mut core = running(&[1, 2]);
     core.on(Event::Failed { attempt: 1, error: lost() });
-    let found = Fenced { taken_rows: 7, received_rows: 7, ended: true };
+    let found = Fenced { taken: taken(7), received_rows: 7, ended: true };
     assert_eq!(core.on(Event::Fenced { attempt: 2, found, edges: edges(&[2]), dice: 0 }), [Effect::Finish]);
 }
 

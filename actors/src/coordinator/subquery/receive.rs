@@ -95,6 +95,7 @@ async fn local(arguments: &AttemptArguments, entry: &AttemptEntry) -> Result<(),
         batch_rows: facts.batch_rows as usize,
         timeout: facts.deadline.saturating_duration_since(Instant::now()),
         label: format!("greylag {id} for {}", facts.principal),
+        resume: arguments.resume,
     };
     let mut batches = edge.query(subquery).await?;
     let mut rows = 0;
@@ -135,6 +136,7 @@ fn call(arguments: &AttemptArguments) -> Result<EdgeCall> {
         expires_unix_ms: ctx.seams.clock.unix_ms() + left_ms + EXPIRY_SLACK_MS,
         batch_rows: facts.batch_rows,
         compression: compression(ctx, *edge),
+        resume: arguments.resume,
     };
     let payload = wire::encode(&subquery, REQUEST_BYTES_MAX)?;
     let signature = ctx.mesh.sign(&payload);

@@ -47,7 +47,7 @@ impl Recutter {
         if batch.num_columns() != self.schema.fields().len() {
             return Err(MeshError::new(
                 ErrorCode::UnsupportedType,
-                format!("the source sent {} columns instead of {}", batch.num_columns(), self.schema.fields().len()),
+                format!("{} columns came instead of {}", batch.num_columns(), self.schema.fields().len()),
             ));
         }
         for (column, field) in batch.columns().iter().zip(self.schema.fields()) {
@@ -65,7 +65,7 @@ impl Recutter {
             if !field.is_nullable() && column.logical_null_count() > 0 {
                 return Err(MeshError::new(
                     ErrorCode::ValueOutOfRange,
-                    format!("column `{}` holds NULL although the source declares that it cannot", field.name()),
+                    format!("column `{}` holds NULL although it is declared that it cannot", field.name()),
                 ));
             }
         }
