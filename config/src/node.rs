@@ -105,8 +105,8 @@ impl Default for Limits {
             query_memory_bytes_max: 1 << 30,
             node_memory_bytes_max: 4 << 30,
             hold_back_bytes_max: 8 << 20,
-            subquery_attempts_max: 4,
-            query_restarts_max: 8,
+            subquery_attempts_max: 8,
+            query_restarts_max: 16,
             edge_subqueries_max: 32,
             peer_streams_max: 1024,
         }

@@ -68,7 +68,7 @@ impl Engine {
     }
 
     async fn planned(&self, request: &PlanRequest, query: &SqlStatement) -> Result<Planned> {
-        let state = self.sessions.statement(request.options.batch_rows);
+        let state = self.sessions.statement(&request.options);
         let logical = logical(&state, request, query)?;
         let parameters = Parameters::of(&logical)?;
         let logical = match (&request.parameters, parameters.is_empty()) {

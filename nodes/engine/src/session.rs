@@ -15,7 +15,7 @@ use datafusion::{
     },
     prelude::{SessionConfig, SessionContext},
 };
-use greylag_protocol::{MeshError, Result};
+use greylag_protocol::{MeshError, Result, statement::SessionOptions};
 
 use crate::{
     error::mesh_error,
@@ -108,10 +108,15 @@ impl Sessions {
         })
     }
 
-    /// A state of a statement's own, with the time that `now()` is.
-    pub(crate) fn statement(&self, batch_rows: u32) -> SessionState {
+    /// A state of a statement's own, with the time that `now()` is. One that is to be resumable is planned without
+    /// parallel parts: where they meet again, rows come in the order in which threads are ready.
+    pub(crate) fn statement(&self, options: &SessionOptions) -> SessionState {
         let mut state = self.state.clone();
-        let config = state.config().clone().with_batch_size(usize::try_from(batch_rows).unwrap_or(usize::MAX).max(1));
+        let batch_rows = usize::try_from(options.batch_rows).unwrap_or(usize::MAX).max(1);
+        let mut config = state.config().clone().with_batch_size(batch_rows);
+        if options.resumable {
+            config = config.with_target_partitions(1);
+        }
         *state.config_mut() = config;
         state.mark_start_execution();
         state

@@ -171,7 +171,7 @@ async fn the_key_is_looked_up_at_each_call() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let service = std::sync::Arc::new(fixture::Fake::default());
-    tokio::spawn(flight::serve(listener, service, verifier, CancellationToken::new()));
+    tokio::spawn(flight::serve(listener, fixture::parts(service, verifier), CancellationToken::new()));
     let token = Issuer::new(&key, mesh).unwrap().issue(&principal("ada"), Duration::from_secs(60), now()).unwrap();
     let client = Client::connect(&endpoint, &token).await.unwrap();
     assert_eq!(failure(client.query("one").await).code, ErrorCode::NoLeader);
@@ -183,6 +183,7 @@ async fn the_key_is_looked_up_at_each_call() {
 async fn off_loopback_the_door_stays_shut() {
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let service = std::sync::Arc::new(fixture::Fake::default());
-    let served = soon(flight::serve(listener, service, Verifier::new(|| None), CancellationToken::new())).await;
+    let parts = fixture::parts(service, Verifier::new(|| None));
+    let served = soon(flight::serve(listener, parts, CancellationToken::new())).await;
     assert_eq!(served.unwrap_err().code, ErrorCode::InvalidConfig);
 }

@@ -263,6 +263,7 @@ async fn session_options_are_kept_in_a_cookie() {
     let expected = [
         ("greylag.batch_rows".to_owned(), whole(100)),
         ("greylag.delivery".to_owned(), text("spooled")),
+        ("greylag.resumable".to_owned(), text("false")),
         ("greylag.timeout_ms".to_owned(), whole(1500)),
     ];
     assert_eq!(now.options(), expected.into());

@@ -184,8 +184,12 @@ async fn tickets_are_for_their_principal_and_for_now() {
 async fn a_ticket_holds_the_options_it_was_made_with() {
     let door = open().await;
     let mut client = door.client("ada").await;
-    let options =
-        SessionOptions { delivery: Delivery::Spooled, timeout: Some(Duration::from_millis(2500)), batch_rows: 77 };
+    let options = SessionOptions {
+        delivery: Delivery::Spooled,
+        timeout: Some(Duration::from_millis(2500)),
+        batch_rows: 77,
+        ..SessionOptions::default()
+    };
     client.set_options(&options).unwrap();
     let info = client.flight_info("whoami").await.unwrap();
     client.set_options(&SessionOptions::default()).unwrap();

@@ -13,9 +13,10 @@ use greylag_connectors::{Connectors, NodeSecrets};
 use greylag_engine::{Engine, EngineConfig};
 use greylag_gateways::{bearer, flight};
 use greylag_protocol::{
-    ErrorCode, MeshError, MeshId, Result,
+    ErrorCode, MeshError, MeshId, NodeId, Result,
     messages::join::Authority,
     principal::{ADMIN_ROLE, Principal, PrincipalKind},
+    state::MemberStatus,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -89,6 +90,26 @@ fn opening(dir: &Path, error: &std::io::Error) -> MeshError {
     MeshError::new(ErrorCode::InvalidConfig, format!("data directory `{}` cannot be opened: {error}", dir.display()))
 }
 
+/// Seals tickets with the node's own key: every door of the mesh honours them as long as the node is a member.
+struct MeshSealer(Mesh);
+
+impl flight::ticket::Sealer for MeshSealer {
+    fn seal(&self, payload: &[u8]) -> Result<Vec<u8>> {
+        Ok([self.0.node().0.to_le_bytes().as_slice(), &self.0.sign(&sealed(payload))].concat())
+    }
+
+    fn is_genuine(&self, payload: &[u8], seal: &[u8]) -> bool {
+        seal.split_first_chunk().is_some_and(|(node, signature)| {
+            self.0.verify(NodeId(u64::from_le_bytes(*node)), &sealed(payload), signature).is_ok()
+        })
+    }
+}
+
+/// What is signed: the purpose first, so that nothing else that the key signs is good for a seal.
+fn sealed(payload: &[u8]) -> Vec<u8> {
+    [b"greylag ticket\0".as_slice(), payload].concat()
+}
+
 /// Signs bearer tokens with the mesh's own key, where the coordinator has it.
 struct MeshIssuer {
     mesh: MeshId,
@@ -136,7 +157,17 @@ async fn open_door(
         let state = facts.state();
         state.mesh.as_ref().map(|m| (m.id, m.bearer_public_key.clone()))
     });
-    let service = node.statements();
+    let others = mesh.clone();
+    let parts = flight::DoorParts {
+        service: node.statements(),
+        verifier,
+        sealer: Arc::new(MeshSealer(mesh.clone())),
+        doors: Arc::new(move || {
+            let state = others.state();
+            let up = state.members.values().filter(|member| member.status == MemberStatus::Up);
+            up.filter_map(|member| member.door.clone()).collect()
+        }),
+    };
     tracing::info!(%address, "flight sql door open");
-    Ok(tokio::spawn(flight::serve(listener, service, verifier, closing)))
+    Ok(tokio::spawn(flight::serve(listener, parts, closing)))
 }

@@ -34,7 +34,7 @@ async fn it_names_source_node_sql_and_rule() {
     // The small side is built from, the other one streams.
     assert_eq!(shop[4], "`R0, R1`");
     let lonely = answer.iter().find(|row| row[2] == "`lonely`").unwrap();
-    assert_eq!((lonely[3].as_str(), lonely[4].as_str()), ("NULL", "`R0, R5`"));
+    assert_eq!((lonely[3].as_str(), lonely[4].as_str()), ("NULL", "`R0, R3, R5`"));
     assert!(world.take_opened().is_empty(), "nothing is run");
 }
 

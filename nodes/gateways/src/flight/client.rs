@@ -6,7 +6,7 @@ use std::time::Duration;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::{
     Action, FlightDescriptor, FlightInfo, SchemaResult, Ticket,
-    decode::FlightRecordBatchStream,
+    decode::{FlightDataDecoder, FlightRecordBatchStream},
     error::FlightError,
     flight_service_client::FlightServiceClient,
     sql::{CommandStatementQuery, ProstMessageExt},
@@ -14,6 +14,7 @@ use arrow_flight::{
 use futures::{StreamExt, TryStreamExt};
 use greylag_protocol::{
     ErrorCode, MeshError, QueryId, Result,
+    prefix::Prefix,
     statement::{AdminCall, AdminReply, BatchStream, Delivery, SessionOptions},
 };
 use prost::Message;
@@ -23,7 +24,9 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{ADMIN_ACTION, CANCEL_ACTION, MESSAGE_BYTES_MAX, QUERY_HEADER, REQUEST_BYTES_MAX, status::from_status};
+use super::{
+    ADMIN_ACTION, CANCEL_ACTION, MESSAGE_BYTES_MAX, QUERY_HEADER, REQUEST_BYTES_MAX, RESUME_HEADER, status::from_status,
+};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,6 +86,7 @@ impl Client {
         };
         self.set_header("greylag-delivery", delivery)?;
         self.set_header("greylag-batch-rows", &options.batch_rows.to_string())?;
+        self.set_header("greylag-resumable", &options.resumable.to_string())?;
         match options.timeout {
             Some(timeout) => self.set_header("greylag-timeout-ms", &timeout.as_millis().to_string()),
             None => {
@@ -119,14 +123,22 @@ impl Client {
 
     /// Fetches what a flight info stands for.
     pub async fn fetch(&self, info: &FlightInfo) -> Result<Answer> {
-        let ticket: Option<Ticket> = info.endpoint.first().and_then(|endpoint| endpoint.ticket.clone());
-        let ticket = ticket.ok_or_else(|| MeshError::internal("the server has given no ticket"))?;
-        let schema = SchemaRef::new(info.clone().try_decode_schema().map_err(unreadable)?);
-        let response = self.service.clone().do_get(self.request(ticket)).await.map_err(told)?;
+        let (query, messages) = self.redeem(&ticket_of(info)?, Prefix::default()).await?;
+        let batches = FlightRecordBatchStream::new(messages).map_err(flight_error).boxed();
+        Ok(Answer { query, schema: schema_of(info)?, batches })
+    }
+
+    /// Messages of a ticket's result, from after what is there already.
+    pub(super) async fn redeem(&self, ticket: &Ticket, resume: Prefix) -> Result<(Option<QueryId>, FlightDataDecoder)> {
+        let mut request = self.request(ticket.clone());
+        if !resume.is_empty() {
+            let resume = AsciiMetadataValue::try_from(resume.to_string());
+            let resume = resume.map_err(|_| MeshError::internal("a prefix is not plain text"))?;
+            request.metadata_mut().insert(RESUME_HEADER, resume);
+        }
+        let response = self.service.clone().do_get(request).await.map_err(told)?;
         let query = response.metadata().get(QUERY_HEADER).and_then(|id| id.to_str().ok()?.parse().ok());
-        let messages = response.into_inner().map_err(FlightError::from);
-        let batches = FlightRecordBatchStream::new_from_flight_data(messages).map_err(flight_error).boxed();
-        Ok(Answer { query, schema, batches })
+        Ok((query, FlightDataDecoder::new(response.into_inner().map_err(FlightError::from))))
     }
 
     pub async fn admin(&self, call: &AdminCall) -> Result<AdminReply> {
@@ -150,6 +162,15 @@ impl Client {
     }
 }
 
+pub(super) fn ticket_of(info: &FlightInfo) -> Result<Ticket> {
+    let ticket: Option<Ticket> = info.endpoint.first().and_then(|endpoint| endpoint.ticket.clone());
+    ticket.ok_or_else(|| MeshError::internal("the server has given no ticket"))
+}
+
+pub(super) fn schema_of(info: &FlightInfo) -> Result<SchemaRef> {
+    Ok(SchemaRef::new(info.clone().try_decode_schema().map_err(unreadable)?))
+}
+
 fn statement(sql: &str) -> FlightDescriptor {
     let command = CommandStatementQuery { query: sql.to_owned(), transaction_id: None };
     FlightDescriptor::new_cmd(command.as_any().encode_to_vec())
@@ -163,7 +184,7 @@ fn unreadable(error: arrow::error::ArrowError) -> MeshError {
     MeshError::new(ErrorCode::MalformedFrame, format!("the server's schema cannot be read: {error}"))
 }
 
-fn flight_error(error: FlightError) -> MeshError {
+pub(super) fn flight_error(error: FlightError) -> MeshError {
     match error {
         FlightError::Tonic(status) => from_status(&status),
         other => MeshError::new(ErrorCode::MalformedFrame, format!("the server's answer cannot be read: {other}")),

@@ -8,7 +8,7 @@ use std::{
 use arrow::datatypes::Schema;
 use arrow_flight::{
     Action, ActionType, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse, IpcMessage,
-    SchemaAsIpc, SchemaResult, Ticket as FlightTicket,
+    Location, SchemaAsIpc, SchemaResult, Ticket as FlightTicket,
     flight_service_server::FlightService,
     sql::{
         ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest,
@@ -27,29 +27,41 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use greylag_protocol::{
     ErrorCode, MeshError, Result,
-    statement::{Session, StatementService},
+    prefix::Prefix,
+    statement::{Session, SessionOptions, StatementService},
 };
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
 
 use super::{
-    QUERY_HEADER, actions,
+    DoorParts, QUERY_HEADER, actions,
     metadata::{self, Question},
     parameters,
     results::{self, FlightStream},
     running::Running,
+    session::resume,
     status::to_status,
     ticket::{Purpose, Sealer, Ticket},
     types::client_schema,
 };
 
+/// Addresses, `host:port`, of the doors that honour each other's tickets, this one among them.
+pub type Doors = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 pub(super) struct Door {
     pub(super) service: Arc<dyn StatementService>,
     pub(super) sealer: Arc<dyn Sealer>,
     pub(super) running: Running,
+    own: String,
+    doors: Doors,
     closing: CancellationToken,
 }
+
+/// Scheme of Flight's locations for gRPC without TLS.
+pub(super) const LOCATION_SCHEME: &str = "grpc+tcp://";
+/// Flight's own name for the connection that the info came over.
+const SAME_CONNECTION: &str = "arrow-flight-reuse-connection://?";
 
 pub(super) type Answer<T> = Result<T, Status>;
 
@@ -85,8 +97,9 @@ fn command(bytes: &[u8]) -> Result<Command> {
 }
 
 impl Door {
-    pub(super) fn new(service: Arc<dyn StatementService>, sealer: Arc<dyn Sealer>, closing: CancellationToken) -> Self {
-        Self { service, sealer, running: Running::default(), closing }
+    pub(super) fn new(parts: &DoorParts, own: String, closing: CancellationToken) -> Self {
+        let (service, sealer, doors) = (parts.service.clone(), parts.sealer.clone(), parts.doors.clone());
+        Self { service, sealer, running: Running::default(), own, doors, closing }
     }
 
     /// Answers `GetSchema`, which Flight SQL's own dispatcher leaves out.
@@ -112,21 +125,36 @@ impl Door {
         Ticket::open(self.sealer.as_ref(), handle, Purpose::Prepared, &session.principal, now_unix_ms())
     }
 
-    /// Flight info of one statement, to be had from this door.
+    /// Where a ticket is honoured: over this very connection first, then at every other door. Nothing means the same as
+    /// this connection alone.
+    fn locations(&self) -> Vec<Location> {
+        let mut others = (self.doors)();
+        others.sort();
+        others.dedup();
+        others.retain(|door| *door != self.own);
+        if others.is_empty() {
+            return Vec::new();
+        }
+        let others = others.into_iter().map(|door| format!("{LOCATION_SCHEME}{door}"));
+        std::iter::once(SAME_CONNECTION.to_owned()).chain(others).map(|uri| Location { uri }).collect()
+    }
+
+    /// Flight info of one statement, to be had from any door.
     fn statement_info(&self, ticket: &Ticket, schema: Bytes, descriptor: FlightDescriptor) -> Result<FlightInfo> {
         let handle = TicketStatementQuery { statement_handle: ticket.seal(self.sealer.as_ref())?.into() };
-        let endpoint = FlightEndpoint::new().with_ticket(FlightTicket::new(handle.as_any().encode_to_vec()));
+        let ticket = FlightTicket::new(handle.as_any().encode_to_vec());
+        let endpoint = FlightEndpoint { location: self.locations(), ..FlightEndpoint::new().with_ticket(ticket) };
         Ok(FlightInfo { schema, ..FlightInfo::new() }.with_endpoint(endpoint).with_descriptor(descriptor))
     }
 
     /// Starts the statement of an opened ticket.
-    async fn run(&self, mut session: Session, ticket: Ticket) -> Result<Response<FlightStream>> {
-        session.options = ticket.options;
+    async fn run(&self, mut session: Session, ticket: Ticket, resume: Prefix) -> Result<Response<FlightStream>> {
+        session.options = SessionOptions { resume, ..ticket.options };
         let parameters = ticket.parameters.as_ref().map(parameters::read).transpose()?;
         let running = self.service.execute(&session, &ticket.sql, parameters).await?;
         let query = running.query;
         let guard = self.running.enter(ticket.nonce, query)?;
-        let mut response = Response::new(results::stream(running, guard, &self.closing));
+        let mut response = Response::new(results::stream(running, &session.options, guard, &self.closing));
         let header = MetadataValue::try_from(query.to_string());
         let header = header.map_err(|e| MeshError::internal(format!("a query's id is not plain text: {e}")))?;
         response.metadata_mut().insert(QUERY_HEADER, header);
@@ -220,9 +248,10 @@ impl FlightSqlService for Door {
         request: Request<FlightTicket>,
     ) -> Answer<Response<<Self as FlightService>::DoGetStream>> {
         let session = session(&request)?;
+        let resume = told(resume(request.metadata()))?;
         let sealed = &ticket.statement_handle;
         let ticket = Ticket::open(self.sealer.as_ref(), sealed, Purpose::Statement, &session.principal, now_unix_ms());
-        told(self.run(session, told(ticket)?).await)
+        told(self.run(session, told(ticket)?, resume).await)
     }
 
     async fn do_action_create_prepared_statement(
@@ -274,10 +303,11 @@ impl FlightSqlService for Door {
         query: CommandPreparedStatementQuery,
         request: Request<FlightTicket>,
     ) -> Answer<Response<<Self as FlightService>::DoGetStream>> {
-        let session = session(&request)?;
+        let (session, resume) = (session(&request)?, resume(request.metadata()));
         let mut ticket = told(self.prepared(&query.prepared_statement_handle, &session))?;
+        let resume = told(resume)?;
         ticket.options = session.options.clone();
-        told(self.run(session, ticket).await)
+        told(self.run(session, ticket, resume).await)
     }
 
     async fn do_action_close_prepared_statement(

@@ -14,10 +14,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use futures::stream::BoxStream;
-use greylag_protocol::{
-    ErrorCode, MeshError,
-    statement::{Session, StatementService},
-};
+use greylag_protocol::{ErrorCode, MeshError, statement::Session};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming,
@@ -25,6 +22,7 @@ use tonic::{
 };
 
 use super::{
+    DoorParts,
     door::{Door, now_unix_ms},
     session,
     status::{normal, to_status},
@@ -49,14 +47,10 @@ pub(super) struct Front {
 }
 
 impl Front {
-    pub(super) fn new(
-        service: Arc<dyn StatementService>,
-        verifier: Verifier,
-        sealer: Arc<dyn Sealer>,
-        closing: CancellationToken,
-    ) -> Self {
-        let door = Door::new(service, Arc::clone(&sealer), closing.clone());
-        Self { door, verifier, sealer, closing }
+    /// `own` is the door's own address.
+    pub(super) fn new(parts: DoorParts, own: String, closing: CancellationToken) -> Self {
+        let door = Door::new(&parts, own, closing.clone());
+        Self { door, verifier: parts.verifier, sealer: parts.sealer, closing }
     }
 
     /// The request with its session, if it names a principal.

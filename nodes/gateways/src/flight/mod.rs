@@ -16,6 +16,7 @@ mod keys;
 mod metadata;
 mod parameters;
 mod results;
+pub mod roaming;
 mod running;
 mod session;
 pub mod session_proto;
@@ -33,12 +34,13 @@ use tonic::transport::Server;
 
 pub use actions::{ADMIN_ACTION, CANCEL_ACTION};
 pub use connections::CONNECTIONS_MAX;
+pub use door::Doors;
 pub use results::{MESSAGE_BYTES_MAX, MESSAGE_BYTES_SPLIT};
-pub use session::COOKIE;
+pub use session::{COOKIE, RESUME_HEADER};
 
 use crate::bearer::Verifier;
 use front::Front;
-use ticket::{ProcessSealer, Sealer};
+use ticket::Sealer;
 
 /// Response header of a running statement: its `QueryId`.
 pub const QUERY_HEADER: &str = "greylag-query";
@@ -53,27 +55,18 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// read it.
 const CLOSING_GRACE: Duration = Duration::from_secs(3);
 
-/// Serves the door on this listener until `closing`. GL6001 if the listener is not on loopback.
-///
-/// Tickets are sealed with a key of this process, so each must be redeemed where it was made.
-pub async fn serve(
-    listener: TcpListener,
-    service: Arc<dyn StatementService>,
-    verifier: Verifier,
-    closing: CancellationToken,
-) -> Result<()> {
-    let sealer = Arc::new(ProcessSealer::new()?);
-    serve_sealed(listener, service, verifier, sealer, closing).await
+/// What stands behind a door.
+#[derive(Clone)]
+pub struct DoorParts {
+    pub service: Arc<dyn StatementService>,
+    pub verifier: Verifier,
+    /// Doors that share a sealer honour each other's tickets.
+    pub sealer: Arc<dyn Sealer>,
+    pub doors: Doors,
 }
 
-/// As [`serve`], with tickets sealed by `sealer`: doors that share a sealer honour each other's tickets.
-pub async fn serve_sealed(
-    listener: TcpListener,
-    service: Arc<dyn StatementService>,
-    verifier: Verifier,
-    sealer: Arc<dyn Sealer>,
-    closing: CancellationToken,
-) -> Result<()> {
+/// Serves the door on this listener until `closing`. GL6001 if the listener is not on loopback.
+pub async fn serve(listener: TcpListener, parts: DoorParts, closing: CancellationToken) -> Result<()> {
     let address = listener.local_addr().map_err(|e| MeshError::internal(format!("a listener has no address: {e}")))?;
     if !address.ip().is_loopback() {
         return Err(MeshError::new(
@@ -81,7 +74,7 @@ pub async fn serve_sealed(
             format!("`flight` = `{address}`: without TLS the door opens on loopback only"),
         ));
     }
-    let front = FlightServiceServer::new(Front::new(service, verifier, sealer, closing.clone()))
+    let front = FlightServiceServer::new(Front::new(parts, address.to_string(), closing.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX + (64 << 10));
     let server = Server::builder()

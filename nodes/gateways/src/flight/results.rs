@@ -1,5 +1,7 @@
 //! A running statement as a stream of Flight messages: the schema, then batches as the client takes them.
 //!
+//! Of a resumable statement, the last message of each batch says in its `app_metadata` what the client has by then.
+//!
 //! INVARIANT: the statement is pulled only when everything pulled before has been handed to gRPC, so a slow client
 //! holds its own query back; dropping the stream drops, and thereby cancels, the statement.
 
@@ -11,7 +13,8 @@ use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, Ip
 use futures::{StreamExt, stream::BoxStream};
 use greylag_protocol::{
     ErrorCode, MeshError, Result,
-    statement::{BatchStream, RunningStatement},
+    prefix::{Prefix, content},
+    statement::{BatchStream, RunningStatement, SessionOptions},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
@@ -31,7 +34,12 @@ pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 pub(super) type FlightStream = BoxStream<'static, Result<FlightData, Status>>;
 
 /// Streams a statement until its end, its first error, or the closing of the door.
-pub(super) fn stream(running: RunningStatement, guard: RunningGuard, closing: &CancellationToken) -> FlightStream {
+pub(super) fn stream(
+    running: RunningStatement,
+    options: &SessionOptions,
+    guard: RunningGuard,
+    closing: &CancellationToken,
+) -> FlightStream {
     let schema = client_schema(&running.schema);
     let mut encoder = FlightEncoder::new(SchemaRef::clone(&schema));
     let first = encoder.schema();
@@ -41,6 +49,7 @@ pub(super) fn stream(running: RunningStatement, guard: RunningGuard, closing: &C
         ready: VecDeque::from([first]),
         closing: Box::pin(closing.clone().cancelled_owned()),
         ended: false,
+        progress: options.resumable.then_some(options.resume),
         _guard: guard,
     };
     futures::stream::unfold(state, State::next).boxed()
@@ -61,6 +70,8 @@ struct State {
     ready: VecDeque<FlightData>,
     closing: std::pin::Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
+    /// What the client has, once it has taken all that is ready.
+    progress: Option<Prefix>,
     _guard: RunningGuard,
 }
 
@@ -78,7 +89,7 @@ impl State {
                 () = &mut self.closing => Err(MeshError::new(ErrorCode::ShuttingDown, "the door closes")),
                 batch = self.batches.next() => match batch {
                     None => return None,
-                    Some(batch) => batch.and_then(|batch| self.encoder.batch(&batch, &mut self.ready)),
+                    Some(batch) => batch.and_then(|batch| self.take(&batch)),
                 },
             };
             if let Err(error) = pulled {
@@ -86,6 +97,17 @@ impl State {
                 return Some((Err(to_status(&error)), self));
             }
         }
+    }
+}
+
+impl State {
+    fn take(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.encoder.batch(batch, &mut self.ready)?;
+        if let (Some(progress), Some(last)) = (&mut self.progress, self.ready.back_mut()) {
+            progress.extend(batch.num_rows(), content(batch));
+            last.app_metadata = progress.to_string().into();
+        }
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use greylag_protocol::{
     ErrorCode, MeshError, Result,
+    prefix::Prefix,
     principal::Principal,
     statement::{Delivery, SessionOptions},
 };
@@ -26,11 +27,14 @@ pub const BATCH_ROWS_MAX: u32 = 1 << 20;
 pub const ATTRIBUTE_BYTES_MAX: usize = 256;
 
 /// Headers that set an option, with the option's name.
-const OPTION_HEADERS: [(&str, &str); 3] = [
+const OPTION_HEADERS: [(&str, &str); 4] = [
     ("greylag-delivery", "greylag.delivery"),
     ("greylag-timeout-ms", "greylag.timeout_ms"),
     ("greylag-batch-rows", "greylag.batch_rows"),
+    ("greylag-resumable", "greylag.resumable"),
 ];
+/// Header of a call that fetches a result: what the client has of it already, as the last message that it got said.
+pub const RESUME_HEADER: &str = "greylag-resume";
 /// Headers by which agents name themselves, with the attribute's name. They say no more than the caller claims:
 /// where the token names the same attribute, the token's stands.
 const ATTRIBUTE_HEADERS: [(&str, &str); 4] = [
@@ -73,6 +77,14 @@ pub(super) fn options_of(
         }
     }
     Ok(options)
+}
+
+/// What the caller has already of the result that it fetches.
+pub(super) fn resume(headers: &MetadataMap) -> Result<Prefix> {
+    match header_text(headers, RESUME_HEADER)? {
+        Some(text) => text.parse().map_err(|_| invalid(format!("header `{RESUME_HEADER}` cannot be read"))),
+        None => Ok(Prefix::default()),
+    }
 }
 
 fn header_text<'a>(headers: &'a MetadataMap, name: &str) -> Result<Option<&'a str>> {
@@ -132,6 +144,14 @@ pub(super) fn set(options: &mut SessionOptions, name: &str, value: &OptionValue)
                 Some(_) => return Err(OptionFault::Value),
             }
         }
+        "greylag.resumable" => {
+            options.resumable = match value {
+                OptionValue::Unset => defaults.resumable,
+                OptionValue::Text(text) if text == "true" => true,
+                OptionValue::Text(text) if text == "false" => false,
+                _ => return Err(OptionFault::Value),
+            }
+        }
         _ => return Err(OptionFault::Name),
     }
     Ok(())
@@ -160,6 +180,7 @@ pub(super) fn listed(options: &SessionOptions) -> BTreeMap<String, OptionValue> 
         ("greylag.delivery".to_owned(), OptionValue::Text(delivery.to_owned())),
         ("greylag.timeout_ms".to_owned(), timeout),
         ("greylag.batch_rows".to_owned(), OptionValue::Whole(options.batch_rows.into())),
+        ("greylag.resumable".to_owned(), OptionValue::Text(options.resumable.to_string())),
     ]
     .into()
 }
@@ -191,7 +212,8 @@ mod tests {
         let sealer = ProcessSealer::new().unwrap();
         let options = |pairs: &[(&'static str, &str)]| options_of(&headers(pairs), &ada(), &sealer, 5);
         assert_eq!(options(&[]), Ok(SessionOptions::default()));
-        let kept = SessionOptions { delivery: Delivery::Spooled, timeout: None, batch_rows: 7 };
+        let kept =
+            SessionOptions { delivery: Delivery::Spooled, batch_rows: 7, resumable: true, ..SessionOptions::default() };
         let line = cookie_line(kept.clone(), &ada(), &sealer, 5).unwrap();
         let cookie = line.split(';').next().unwrap();
         assert_eq!(options(&[("cookie", cookie)]), Ok(kept.clone()));
@@ -216,6 +238,7 @@ mod tests {
             ("greylag-timeout-ms", "soon"),
             ("greylag-batch-rows", "0"),
             ("greylag-batch-rows", "1048577"),
+            ("greylag-resumable", "perhaps"),
         ] {
             let error = options_of(&headers(&[(name, value)]), &ada(), &sealer, 5).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidResource, "{name}: {value}");
@@ -229,8 +252,13 @@ mod tests {
 
     #[test]
     fn what_is_listed_can_be_set_again() {
-        let options =
-            SessionOptions { delivery: Delivery::Spooled, timeout: Some(Duration::from_millis(9)), batch_rows: 3 };
+        let options = SessionOptions {
+            delivery: Delivery::Spooled,
+            timeout: Some(Duration::from_millis(9)),
+            batch_rows: 3,
+            resumable: true,
+            ..SessionOptions::default()
+        };
         let mut again = SessionOptions::default();
         for (name, value) in listed(&options) {
             set(&mut again, &name, &value).unwrap();

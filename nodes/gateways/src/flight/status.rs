@@ -69,7 +69,12 @@ pub fn from_status(status: &Status) -> MeshError {
     let headers = status.metadata();
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
     let number = text(CODE).and_then(|code| code.strip_prefix("GL")).and_then(|digits| digits.parse().ok());
-    let Some(code) = number.and_then(ErrorCode::from_number) else { return foreign(status) };
+    let Some(code) = number.and_then(ErrorCode::from_number) else {
+        // A door that cancels says so with its code: this is a stream that broke off.
+        let broken = status.code() == Code::Cancelled;
+        let error = foreign(status);
+        return if broken { MeshError { code: ErrorCode::PeerUnreachable, ..error } } else { error };
+    };
     let mut error = MeshError::new(code, "");
     error.source = text(SOURCE).and_then(|name| SourceName::new(name).ok());
     error.node = text(NODE).and_then(|node| node.parse().ok()).map(NodeId);
@@ -85,7 +90,8 @@ pub fn from_status(status: &Status) -> MeshError {
 
 fn foreign(status: &Status) -> MeshError {
     let code = match status.code() {
-        Code::Unavailable | Code::Aborted => ErrorCode::PeerUnreachable,
+        // What tonic says when a connection breaks is unknown to gRPC.
+        Code::Unavailable | Code::Aborted | Code::Unknown => ErrorCode::PeerUnreachable,
         Code::Unauthenticated => ErrorCode::Unauthenticated,
         Code::PermissionDenied => ErrorCode::Denied,
         Code::DeadlineExceeded => ErrorCode::Deadline,

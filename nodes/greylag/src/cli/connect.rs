@@ -6,10 +6,10 @@ use anyhow::Context;
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use clap::Args;
 use futures::TryStreamExt;
-use greylag_gateways::flight::client::Client;
+use greylag_gateways::flight::roaming::RoamingClient;
 use greylag_protocol::{
     Result,
-    statement::{AdminCall, AdminReply, BatchStream},
+    statement::{AdminCall, AdminReply, BatchStream, SessionOptions},
 };
 
 use crate::assembly::ADMIN_TOKEN_FILE;
@@ -17,7 +17,7 @@ use crate::assembly::ADMIN_TOKEN_FILE;
 /// Where to connect and as whom.
 #[derive(Debug, Clone, Args)]
 pub struct Target {
-    /// `host:port` of a Flight SQL door
+    /// `host:port` of a Flight SQL door, or several with commas: the first that answers is taken, and another if it is lost
     #[arg(long, env = "GREYLAG_SERVER", default_value = "127.0.0.1:50051")]
     pub server: String,
     /// Bearer token; without it the file below is read
@@ -46,14 +46,20 @@ impl Target {
     }
 }
 
-/// An authenticated connection to one door.
+/// An authenticated connection to a mesh, through whichever of its doors answers.
 pub struct Connection {
-    client: Client,
+    client: RoamingClient,
 }
 
 impl Connection {
-    pub async fn open(server: &str, token: &str) -> Result<Self> {
-        Ok(Self { client: Client::connect(&format!("http://{server}"), token).await? })
+    /// Statements are resumable: a result goes on at another door when this one is lost.
+    pub async fn open(servers: &str, token: &str) -> Result<Self> {
+        Self::with_options(servers, token, SessionOptions { resumable: true, ..SessionOptions::default() }).await
+    }
+
+    pub async fn with_options(servers: &str, token: &str, options: SessionOptions) -> Result<Self> {
+        let doors = servers.split(',').map(|door| door.trim().to_owned()).filter(|door| !door.is_empty()).collect();
+        Ok(Self { client: RoamingClient::connect(doors, token, options).await? })
     }
 
     /// Starts a statement; rows come as they are ready.

@@ -11,7 +11,7 @@ use arrow::{
     array::{Array, AsArray, RecordBatch},
     datatypes::Int64Type,
 };
-use greylag_protocol::statement::{AdminCall, AdminReply};
+use greylag_protocol::statement::{AdminCall, AdminReply, SessionOptions};
 
 use super::{
     NODES,
@@ -62,11 +62,14 @@ impl DemoMesh {
         Ok((mesh, started.elapsed()))
     }
 
-    /// An authenticated connection to a node's door, retried while the node is starting.
+    /// An authenticated connection to a node's own door, and to no other.
     pub async fn connection(&self, index: usize) -> anyhow::Result<Connection> {
-        let door = self.door(index)?;
-        let token = self.token()?;
-        Ok(Connection::open(&door, &token).await?)
+        Ok(Connection::with_options(&self.door(index)?, &self.token()?, SessionOptions::default()).await?)
+    }
+
+    /// A connection that begins at a node's door and goes on at any other.
+    pub async fn roaming(&self, index: usize) -> anyhow::Result<Connection> {
+        Ok(Connection::open(&self.door(index)?, &self.token()?).await?)
     }
 
     pub fn door(&self, index: usize) -> anyhow::Result<String> {

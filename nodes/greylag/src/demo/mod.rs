@@ -4,9 +4,11 @@
 
 mod kill;
 mod mesh;
+mod postgres;
 mod processes;
 mod report;
 mod split;
+mod tour;
 
 pub use mesh::{DemoMesh, first_integer, texts};
 pub use processes::{NodeProcess, configurations, free_port};
@@ -14,7 +16,7 @@ pub use split::{Databases, Placed, generate, split};
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::{
@@ -31,9 +33,12 @@ pub struct DemoArgs {
     /// Do everything, print one JSON line and end; without it the mesh stays up with a prompt
     #[arg(long)]
     headless: bool,
-    /// Scale of the data: 1.0 is 6 million line items
-    #[arg(long, default_value_t = 0.01)]
-    scale: f64,
+    /// Scale of the data: 1.0 is 6 million line items; 0.01 without it, 0.05 for a tour
+    #[arg(long)]
+    scale: Option<f64>,
+    /// Another programme than the standard one
+    #[arg(long, value_enum, requires = "headless")]
+    tour: Option<Tour>,
     /// Put tables into this PostgreSQL database too
     #[arg(long, value_name = "URL")]
     postgres: Option<String>,
@@ -44,6 +49,16 @@ pub struct DemoArgs {
     #[arg(long)]
     dir: Option<PathBuf>,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tour {
+    /// Five nodes and a database are killed while clients read, each with a line of JSON
+    Chaos,
+}
+
+/// Scale of the data, where none is asked for.
+const SCALE: f64 = 0.01;
+const SCALE_TOUR: f64 = 0.05;
 
 /// What the demo proved, as its last line of output.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -71,14 +86,20 @@ impl Outcome {
 }
 
 pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(args.scale > 0.0 && args.scale <= 100.0, "`--scale {}` must be over 0 and at most 100", args.scale);
+    let scale = args.scale.unwrap_or(if args.tour.is_some() { SCALE_TOUR } else { SCALE });
+    anyhow::ensure!(scale > 0.0 && scale <= 100.0, "`--scale {scale}` must be over 0 and at most 100");
     let mut report = Report::new();
     let temporary = tempfile::tempdir()?;
     let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     let databases = Databases { postgres: args.postgres.clone(), mysql: args.mysql.clone() };
     let interrupted = tokio::signal::ctrl_c();
     tokio::select! {
-        done = play(&args, &dir, &databases, &mut report) => done,
+        done = async {
+            match args.tour {
+                Some(Tour::Chaos) => tour::run(&dir, scale, &mut report).await,
+                None => play(&args, scale, &dir, &databases, &mut report).await,
+            }
+        } => done,
         _ = interrupted => {
             eprintln!("stopped");
             Ok(ExitCode::from(130))
@@ -88,14 +109,15 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
 
 async fn play(
     args: &DemoArgs,
+    scale: f64,
     dir: &std::path::Path,
     databases: &Databases,
     report: &mut Report,
 ) -> anyhow::Result<ExitCode> {
     report.step("generating TPC-H");
     let placed = split(dir, databases)?;
-    generate(dir, &placed, databases, args.scale, |source, table| report.detail(&format!("{source}: {table}"))).await?;
-    let reference = Reference::new(args.scale)?;
+    generate(dir, &placed, databases, scale, |source, table| report.detail(&format!("{source}: {table}"))).await?;
+    let reference = Reference::new(scale)?;
     report.done();
 
     report.step("starting three nodes");
@@ -149,7 +171,7 @@ async fn stay(mesh: &mut DemoMesh) -> anyhow::Result<()> {
         println!("  {name}  {door}");
     }
     println!("A bearer token for other clients: {}", mesh.token_file().display());
-    crate::cli::prompt(&mesh.connection(0).await?, Format::Table).await
+    crate::cli::prompt(&mesh.roaming(0).await?, Format::Table).await
 }
 
 fn rows(batches: &[arrow::array::RecordBatch]) -> usize {

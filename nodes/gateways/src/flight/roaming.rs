@@ -1,0 +1,278 @@
+//! A client of a whole mesh. It learns from each answer which doors honour the ticket, and when the one that it reads from
+//! is lost it goes on at another: the ticket is redeemed there with what is there already, the rows come from after that,
+//! and whoever reads them notices a pause.
+//!
+//! Without `resumable` in its options it is a client of one door, and learns of no other.
+//!
+//! INVARIANT: rows are given out only together with the door's word of what the client has by then; so what has been given
+//! out is always what the next door is told.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow_flight::{
+    FlightInfo, Ticket,
+    decode::{DecodedPayload, FlightDataDecoder},
+};
+use futures::{StreamExt, stream};
+use greylag_protocol::{
+    ErrorCode, MeshError, QueryId, Result,
+    prefix::Prefix,
+    statement::{AdminCall, AdminReply, SessionOptions},
+};
+
+use super::{
+    client::{Answer, Client, flight_error, schema_of, ticket_of},
+    door::LOCATION_SCHEME,
+};
+
+/// How long a client looks for a door that goes on, after the last row that it got.
+pub const ROAMING_MAX: Duration = Duration::from_secs(30);
+/// Pause after all doors have been tried, doubled each time.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_millis(800);
+/// Most doors that are remembered.
+const DOORS_MAX: usize = 64;
+
+/// A connection to whichever door answers. Clones share it.
+#[derive(Clone)]
+pub struct RoamingClient {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    token: String,
+    options: SessionOptions,
+    /// `host:port`, the one in use first.
+    doors: Mutex<Vec<String>>,
+    current: Mutex<Option<Client>>,
+}
+
+impl RoamingClient {
+    /// `doors` are `host:port`; more are learned from answers. GL4013 if none answers.
+    pub async fn connect(doors: Vec<String>, token: &str, options: SessionOptions) -> Result<Self> {
+        let shared = Shared { token: token.to_owned(), options, doors: Mutex::new(doors), current: Mutex::default() };
+        let client = Self { shared: Arc::new(shared) };
+        let mut last = MeshError::new(ErrorCode::InvalidConfig, "no door is named");
+        let known = client.shared.doors().len();
+        for _ in 0..known {
+            match client.shared.client().await {
+                Ok(_) => return Ok(client),
+                Err(error) => last = error,
+            }
+            client.shared.leave();
+        }
+        Err(last)
+    }
+
+    /// Runs a statement; its rows come as they are ready and as they are taken.
+    pub async fn query(&self, sql: &str) -> Result<Answer> {
+        let mut search = Search::new();
+        let info = loop {
+            let asked = match self.shared.client().await {
+                Ok(client) => client.flight_info(sql).await,
+                Err(error) => Err(error),
+            };
+            match asked {
+                Ok(info) => break info,
+                Err(error) => search.next(&self.shared, error).await?,
+            }
+        };
+        if self.shared.options.resumable {
+            self.shared.learn(&info);
+        }
+        let (ticket, schema) = (ticket_of(&info)?, schema_of(&info)?);
+        let mut reading = Reading::new(self.shared.clone(), ticket, schema.clone());
+        let query = reading.open(search).await?;
+        let batches = stream::unfold(Some(reading), |reading| async {
+            let mut reading = reading?;
+            match reading.next().await {
+                Ok(Some(batch)) => Some((Ok(batch), Some(reading))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        Ok(Answer { query, schema, batches: batches.boxed() })
+    }
+
+    pub async fn admin(&self, call: &AdminCall) -> Result<AdminReply> {
+        self.shared.client().await?.admin(call).await
+    }
+
+    pub async fn cancel(&self, query: QueryId) -> Result<bool> {
+        self.shared.client().await?.cancel(query).await
+    }
+}
+
+impl Shared {
+    fn doors(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn current(&self) -> std::sync::MutexGuard<'_, Option<Client>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection in use, or a new one to the first door.
+    async fn client(&self) -> Result<Client> {
+        if let Some(client) = self.current().clone() {
+            return Ok(client);
+        }
+        let door = self.doors().first().cloned();
+        let door = door.ok_or_else(|| MeshError::new(ErrorCode::InvalidConfig, "no door is named"))?;
+        let mut client = Client::connect(&format!("http://{door}"), &self.token).await?;
+        client.set_options(&self.options)?;
+        *self.current() = Some(client.clone());
+        Ok(client)
+    }
+
+    /// Gives the door in use up for the next.
+    fn leave(&self) {
+        *self.current() = None;
+        let mut doors = self.doors();
+        if !doors.is_empty() {
+            doors.rotate_left(1);
+        }
+    }
+
+    fn learn(&self, info: &FlightInfo) {
+        let mut doors = self.doors();
+        for location in info.endpoint.iter().flat_map(|endpoint| &endpoint.location) {
+            if let Some(door) = location.uri.strip_prefix(LOCATION_SCHEME)
+                && doors.len() < DOORS_MAX
+                && !doors.iter().any(|known| known == door)
+            {
+                doors.push(door.to_owned());
+            }
+        }
+    }
+}
+
+/// The search for a door that goes on.
+struct Search {
+    until: Instant,
+    tried: usize,
+    pause: Duration,
+}
+
+impl Search {
+    fn new() -> Self {
+        Self { until: Instant::now() + ROAMING_MAX, tried: 0, pause: PAUSE_MIN }
+    }
+
+    /// Gives the door up that answered so, and waits once all have been tried. The error, if no door will do better.
+    async fn next(&mut self, shared: &Shared, error: MeshError) -> Result<()> {
+        let lost = matches!(error.code, ErrorCode::PeerUnreachable | ErrorCode::ShuttingDown);
+        // A mesh that has just lost a node may have no leader, policy or edge for a moment.
+        let passing = self.tried > 0 && error.is_retryable() && error.code != ErrorCode::ReplayDiffers;
+        let doors = shared.doors().len();
+        if !(lost || passing) || Instant::now() >= self.until || (doors < 2 && self.tried == 0) {
+            return Err(error);
+        }
+        tracing::info!(%error, "the door was lost; going on at another");
+        shared.leave();
+        self.tried += 1;
+        if self.tried.is_multiple_of(doors.max(1)) {
+            tokio::time::sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(PAUSE_MAX);
+        }
+        Ok(())
+    }
+}
+
+/// One result on its way.
+struct Reading {
+    shared: Arc<Shared>,
+    ticket: Ticket,
+    schema: SchemaRef,
+    messages: Option<FlightDataDecoder>,
+    /// Whether the door says what the client has. Otherwise rows are given out as they come, and a loss is the end.
+    told: bool,
+    /// What has been given out, or is ready to be.
+    has: Prefix,
+    /// Parts of a batch whose last part is still to come.
+    parts: Vec<RecordBatch>,
+    ready: std::collections::VecDeque<RecordBatch>,
+    ended: bool,
+}
+
+impl Reading {
+    fn new(shared: Arc<Shared>, ticket: Ticket, schema: SchemaRef) -> Self {
+        let (parts, ready, has) = (Vec::new(), Default::default(), Prefix::default());
+        Self { shared, ticket, schema, messages: None, told: false, has, parts, ready, ended: false }
+    }
+
+    /// Redeems the ticket at the first door that goes on.
+    async fn open(&mut self, mut search: Search) -> Result<Option<QueryId>> {
+        loop {
+            let redeemed = match self.shared.client().await {
+                Ok(client) => client.redeem(&self.ticket, self.has).await,
+                Err(error) => Err(error),
+            };
+            match redeemed {
+                Ok((query, messages)) => {
+                    self.messages = Some(messages);
+                    self.told = query.is_some() && self.shared.options.resumable;
+                    return Ok(query);
+                }
+                Err(error) => search.next(&self.shared, error).await?,
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(batch) = self.ready.pop_front() {
+                return Ok(Some(batch));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            let Some(messages) = self.messages.as_mut() else {
+                self.open(Search::new()).await?;
+                continue;
+            };
+            match messages.next().await {
+                Some(Ok(message)) => self.take(message.payload, &message.inner.app_metadata)?,
+                Some(Err(error)) => self.lost(flight_error(error)).await?,
+                None => {
+                    self.ended = true;
+                    self.ready.extend(self.parts.drain(..));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, payload: DecodedPayload, progress: &[u8]) -> Result<()> {
+        match payload {
+            DecodedPayload::RecordBatch(batch) => self.parts.push(batch),
+            DecodedPayload::Schema(schema) if schema.fields() != self.schema.fields() => {
+                return Err(MeshError::new(ErrorCode::ReplayDiffers, "another run of the statement has other columns"));
+            }
+            _ => {}
+        }
+        if self.told && !progress.is_empty() {
+            let text = std::str::from_utf8(progress).unwrap_or_default();
+            self.has = text.parse()?;
+        }
+        if !self.told || !progress.is_empty() {
+            self.ready.extend(self.parts.drain(..));
+        }
+        Ok(())
+    }
+
+    /// The connection broke, or the door said that it cannot go on.
+    async fn lost(&mut self, error: MeshError) -> Result<()> {
+        if !self.told {
+            return Err(error);
+        }
+        self.messages = None;
+        self.parts.clear();
+        let mut search = Search::new();
+        search.next(&self.shared, error).await?;
+        self.open(search).await.map(|_| ())
+    }
+}
