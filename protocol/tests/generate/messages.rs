@@ -10,6 +10,7 @@ use arrow::datatypes::Schema;
 use greylag_protocol::{
     AttemptId, Epoch, ErrorCode, MeshError, MeshId, NodeId, NodeUuid, QueryId, SourceName, SubqueryId, TraceId,
     messages::{control::*, edge::*, forward::*, join::*},
+    prefix::Prefix,
     principal::{Principal, PrincipalKind},
     schema::{Dialect, NativeColumn, SourceSchema, TableSchema, WireSchema},
     state::*,
@@ -207,7 +208,8 @@ structs! {
     ActorRow { node, name, supervisor, state, restarts, last_failure }
     EdgeCall { version, trace, deadline_ms, request }
     SignedSubquery { payload, signer, signature }
-    Subquery { attempt, edge, source, sql, schema, principal, epoch, expires_unix_ms, batch_rows, compression }
+    Subquery { attempt, edge, source, sql, schema, principal, epoch, expires_unix_ms, batch_rows, compression, resume }
+    Prefix { batches, rows, digest }
     Trailer { attempt, batches, rows, digest }
     SourceSchema { source, kind, dialect, version, default_schema, tables }
     TableSchema { schema, name, columns, native, primary_key, unique, rows, bytes, unsupported }
@@ -228,7 +230,7 @@ structs! {
     SourceSpec { name, kind, options, labels, replicas }
     Source { spec, version }
     Grant { id, secret, uses_left, expires_unix_ms }
-    SessionOptions { delivery, timeout, batch_rows }
+    SessionOptions { delivery, timeout, batch_rows, resumable, resume }
 }
 
 /// Calls `$check::<T>(name, value, limit, kind)` with one value of every variant of every message that has a frame.
