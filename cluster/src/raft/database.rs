@@ -17,7 +17,7 @@ use redb::{BackendError, Database, ReadableDatabase, ReadableTable, StorageBacke
 use serde::de::DeserializeOwned;
 
 use super::types::{ENTRY_BYTES_MAX, Entry, LogId, SnapshotMeta, Vote};
-use crate::state::SNAPSHOT_BYTES_MAX;
+use crate::{seams::Disk, state::SNAPSHOT_BYTES_MAX};
 
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -25,6 +25,8 @@ const SNAPSHOT: TableDefinition<&str, &[u8]> = TableDefinition::new("snapshot");
 
 /// Format of the file.
 const FORMAT: u32 = 1;
+/// Bytes at the beginning of every redb file that are not zero.
+const HEAD_BYTES: usize = 9;
 /// redb's page cache, bytes. Reads come from memory, so it only serves writes.
 const CACHE_BYTES: usize = 4 << 20;
 /// Largest value of `meta`, and of a snapshot's description (which names every member), bytes.
@@ -58,7 +60,38 @@ pub(super) enum Change {
 }
 
 /// Opens or creates the file of `node` and reads it back. Repairs what a crash has left.
-pub(super) fn open(backend: Box<dyn StorageBackend>, node: NodeId) -> Result<(Database, Content)> {
+///
+/// A second, empty file says that the first has been made to its end. Without it a file that has no head yet is one
+/// whose making was cut short, and is made anew; with it such a file is damaged, and an error.
+pub(super) fn open(disk: &dyn Disk, name: &str, node: NodeId) -> Result<(Database, Content)> {
+    let failed = |e: io::Error| broken(format!("`{name}` could not be opened: {e}"));
+    let mark = format!("{name}.made");
+    let made = disk.read(&mark).map_err(failed)?.is_some();
+    let backend = disk.database(name).map_err(failed)?;
+    if !made {
+        clear_unmade(backend.as_ref()).map_err(failed)?;
+    }
+    let opened = open_file(backend, node)?;
+    if !made {
+        disk.write(&mark, b"", false).map_err(failed)?;
+    }
+    Ok(opened)
+}
+
+/// Empties a file that redb had begun to make: it writes the head last.
+fn clear_unmade(backend: &dyn StorageBackend) -> io::Result<()> {
+    let mut head = [0; HEAD_BYTES];
+    if backend.len()? >= HEAD_BYTES as u64 {
+        backend.read(0, &mut head)?;
+    }
+    if backend.len()? > 0 && head == [0; HEAD_BYTES] {
+        backend.set_len(0)?;
+        backend.sync_data()?;
+    }
+    Ok(())
+}
+
+fn open_file(backend: Box<dyn StorageBackend>, node: NodeId) -> Result<(Database, Content)> {
     let database = Database::builder()
         .set_cache_size(CACHE_BYTES)
         .create_with_backend(Backend(backend))

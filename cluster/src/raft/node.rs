@@ -74,11 +74,7 @@ impl RaftNode {
         seams
             .blocking
             .run(Box::new(move || {
-                let opened = disk
-                    .database(FILE)
-                    .map_err(|e| MeshError::internal(format!("`{FILE}` could not be opened: {e}")))
-                    .and_then(|backend| database::open(backend, id));
-                let _ = done.send(opened);
+                let _ = done.send(database::open(disk.as_ref(), FILE, id));
             }))
             .await;
         let (database, mut content) = opened.await.map_err(|_| internal("opening the log was abandoned"))??;

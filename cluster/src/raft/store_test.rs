@@ -41,14 +41,14 @@ struct Store {
 }
 
 fn open(seams: &Seams) -> Store {
-    let (database, mut content) = database::open(seams.disk.database("raft.redb").unwrap(), NodeId(1)).unwrap();
+    let (database, mut content) = database::open(seams.disk.as_ref(), "raft.redb", NodeId(1)).unwrap();
     let writer = Writer::start(database, seams.blocking.clone());
     let machine = Machine::new(content.snapshot.take(), writer.clone()).unwrap();
     Store { log: LogStore::new(content, writer.clone()), machine, writer }
 }
 
 fn content(disk: &dyn Disk) -> Content {
-    database::open(disk.database("raft.redb").unwrap(), NodeId(1)).unwrap().1
+    database::open(disk, "raft.redb", NodeId(1)).unwrap().1
 }
 
 fn entry(index: u64) -> Entry {
@@ -101,8 +101,20 @@ async fn everything_is_there_after_a_reopen() {
     assert_eq!(**store.machine.watch().borrow(), state);
     store.writer.close().await;
 
-    let other = database::open(disk.database("raft.redb").unwrap(), NodeId(2)).unwrap_err();
+    let other = database::open(&disk, "raft.redb", NodeId(2)).unwrap_err();
     assert!(other.message.contains("not this node's log"), "{other}");
+}
+
+#[tokio::test]
+async fn a_file_whose_making_was_cut_short_is_made_anew_and_a_damaged_one_is_not() {
+    for bytes in [1, 9, 4096, 1 << 20] {
+        let disk = MemoryDisk::default();
+        disk.database("raft.redb").unwrap().set_len(bytes).unwrap();
+        assert!(content(&disk).entries.is_empty(), "{bytes} bytes without a head");
+        disk.database("raft.redb").unwrap().write(0, &[0; 9]).unwrap();
+        let error = database::open(&disk, "raft.redb", NodeId(1)).unwrap_err();
+        assert!(error.message.contains("could not be opened"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ enum Op {
 /// One node's disk with one file: what reads see, what is durable, and what lies between.
 #[derive(Debug, Default)]
 struct Platter {
+    /// Small files, whole or not at all.
+    files: BTreeMap<String, Vec<u8>>,
     view: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Op>,
@@ -183,11 +185,16 @@ impl Disk for MemoryDisk {
         let incarnation = self.0.lock().unwrap().incarnation;
         Ok(Box::new(Handle { disk: self.clone(), incarnation }))
     }
-    fn read(&self, _name: &str) -> io::Result<Option<Vec<u8>>> {
-        Ok(None)
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.0.lock().unwrap().files.get(name).cloned())
     }
-    fn write(&self, _name: &str, _content: &[u8], _secret: bool) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn write(&self, name: &str, content: &[u8], _secret: bool) -> io::Result<()> {
+        let mut platter = self.0.lock().unwrap();
+        if platter.off {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        platter.files.insert(name.to_owned(), content.to_vec());
+        Ok(())
     }
 }
 

@@ -19,9 +19,10 @@ pub const BACKOFF_MS_MIN: u64 = 50;
 /// Longest pause, milliseconds: with it a restart still begins within a second.
 pub const BACKOFF_MS_MAX: u64 = 800;
 
-/// Pause while no edge can be reached, milliseconds. With the attempts' bound it adds up to what the leader needs to
+/// Pause while no edge can be reached, milliseconds, and most of them on end. They add up to what the leader needs to
 /// notice a lost node and give its role to another, and no longer: then there is a prompt error.
 pub const NO_EDGE_MS: u64 = 1_000;
+pub const NO_EDGE_PAUSES_MAX: u32 = 3;
 
 /// Why an attempt was started, as `system.subqueries` shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +159,8 @@ pub struct SubqueryCore {
     attempt: u32,
     /// Attempts begun in this run.
     begun: u32,
+    /// Pauses on end in which no edge could be reached.
+    edgeless: u32,
     /// Last attempt made at each edge.
     tried: BTreeMap<NodeId, u32>,
     phase: Phase,
@@ -167,7 +170,7 @@ impl SubqueryCore {
     pub fn new(setting: Setting) -> Self {
         let attempt = setting.run.saturating_sub(1).saturating_mul(setting.attempts_max.saturating_add(1));
         let tried = setting.shunned.iter().map(|node| (*node, 0)).collect();
-        Self { setting, attempt, begun: 0, tried, phase: Phase::New }
+        Self { setting, attempt, begun: 0, edgeless: 0, tried, phase: Phase::New }
     }
 
     /// Number of the current attempt.
@@ -279,6 +282,11 @@ impl SubqueryCore {
             self.phase = Phase::Over;
             return vec![Effect::RestartQuery { cause: error, edge }];
         }
+        let linked = edges.iter().any(|c| c.linked);
+        self.edgeless = if linked { 0 } else { self.edgeless + 1 };
+        if self.edgeless > NO_EDGE_PAUSES_MAX {
+            return self.fail(worn_out(error, "no edge could be reached since"));
+        }
         if self.begun >= self.setting.attempts_max {
             let tries = format!("given up after {} attempts", self.begun);
             return self.fail(worn_out(error, &tries));
@@ -289,7 +297,7 @@ impl SubqueryCore {
             (true, _) => Rule::R1,
         };
         let elsewhere = edges.iter().any(|c| c.linked && !self.tried.contains_key(&c.node));
-        let wait = if !edges.iter().any(|c| c.linked) {
+        let wait = if !linked {
             Pause { ms: NO_EDGE_MS, or_edge: true }
         } else if elsewhere && error.class() == ErrorClass::Transient {
             Pause { ms: 0, or_edge: false }
