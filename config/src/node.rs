@@ -116,9 +116,9 @@ impl Default for Limits {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            heartbeat_ms: 200,
-            election_ms_min: 800,
-            election_ms_max: 1600,
+            heartbeat_ms: 150,
+            election_ms_min: 500,
+            election_ms_max: 800,
             keep_alive_ms: 300,
             idle_timeout_ms: 1500,
             statement_timeout_ms: 300_000,
