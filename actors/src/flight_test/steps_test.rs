@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::AsArray;
 use greylag_protocol::{
-    ErrorCode, QueryId, SourceName,
+    ErrorCode, NodeId, QueryId, SourceName,
     messages::control::TableName,
     state::{Command, Role, RoleCount, RoleWanted, SourceSpec},
     statement::AdminCall,
@@ -214,6 +214,36 @@ async fn tokens_are_made_for_admins_alone() {
     // No door's crate is plugged in here.
     let bearer = AdminCall::IssueBearer { subject: "ada".into(), roles: Vec::new(), ttl_secs: 60 };
     assert_eq!(statements.admin(&admin(), bearer).await.unwrap_err().code, ErrorCode::Unsupported);
+    drop(statements);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_drains_ends_with_no_role_and_takes_them_up_again() {
+    let world = World::start(3, 300, Limits::default()).await;
+    world.apply("a", 1).await;
+    let edge = Role::Edge(SourceName::new("a").unwrap());
+    let (from, to) = if world.node(0).ctx().mesh.state().holds(world.id(1), &edge) { (1, 2) } else { (2, 1) };
+    let (statements, node) = (world.statements(), world.id(from));
+    let drain = || AdminCall::DrainNode { node };
+    assert_eq!(statements.admin(&anybody(), drain()).await.unwrap_err().code, ErrorCode::Denied);
+    let nobody = AdminCall::DrainNode { node: NodeId(99) };
+    assert_eq!(statements.admin(&admin(), nobody).await.unwrap_err().code, ErrorCode::InvalidResource);
+
+    statements.admin(&admin(), drain()).await.unwrap();
+    statements.admin(&admin(), drain()).await.unwrap();
+    let runs = |which: usize, role: &Role| world.node(which).ctx().directory.actor(role).is_some();
+    let all = [Role::Coordinator, Role::Planner, Role::Policy, edge.clone()];
+    until("its roles are with others", || {
+        world.node(0).ctx().mesh.state().roles_of(node).is_empty()
+            && runs(to, &edge)
+            && all.iter().all(|role| !runs(from, role))
+    })
+    .await;
+    assert_eq!(multiset(&world.rows(&anybody(), "stream a").await.unwrap()), whole(300, 1));
+    statements.admin(&admin(), AdminCall::UndrainNode { node }).await.unwrap();
+    until("its roles are back", || all[..3].iter().all(|role| runs(from, role))).await;
+    assert!(runs(to, &edge) && !runs(from, &edge), "an edge is not moved back");
     drop(statements);
     world.stop().await;
 }

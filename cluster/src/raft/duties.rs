@@ -77,6 +77,7 @@ fn statuses(sight: &Sight<'_>) -> Vec<Duty> {
     let change = |member: &Member| {
         let here = member.id == sight.me || sight.connected.contains(&member.id);
         let to = match member.status {
+            MemberStatus::Down if here && sight.state.draining.contains(&member.id) => MemberStatus::Draining,
             MemberStatus::Down if here => MemberStatus::Up,
             MemberStatus::Up | MemberStatus::Draining if sight.gone.contains(&member.id) && !here => MemberStatus::Down,
             _ => return None,

@@ -45,6 +45,10 @@ impl Scene {
         self.gone.insert(NodeId(id));
     }
 
+    pub fn drain(&mut self, id: u64) {
+        apply(&mut self.state, &Command::SetDraining { node: NodeId(id), draining: true, now_unix_ms: 0 });
+    }
+
     pub fn down(&mut self, id: u64) {
         self.lose(id);
         self.state.members.get_mut(&NodeId(id)).unwrap().status = MemberStatus::Down;
@@ -79,10 +83,13 @@ fn the_lost_are_down_and_the_found_are_up() {
     scene.state.members.get_mut(&NodeId(1)).unwrap().status = Down;
     assert_eq!(scene.duties(), [set_status(1, Down, Up), set_status(2, Up, Down), set_status(4, Down, Up)]);
     let mut scene = Scene::new(3, 3);
-    scene.state.members.get_mut(&NodeId(2)).unwrap().status = Draining;
+    scene.drain(2);
     assert_eq!(scene.duties(), []);
     scene.lose(2);
     assert_eq!(scene.duties(), [set_status(2, Draining, Down)]);
+    scene.down(2);
+    scene.connected.insert(NodeId(2));
+    assert_eq!(scene.duties(), [set_status(2, Down, Draining)]);
 }
 
 #[test]
@@ -111,8 +118,12 @@ fn a_change_that_was_begun_is_ended_first() {
 #[test]
 fn a_leader_that_leaves_hands_over() {
     let mut scene = Scene::new(3, 3);
-    scene.state.members.get_mut(&NodeId(1)).unwrap().status = MemberStatus::Draining;
+    scene.drain(1);
     assert_eq!(scene.duties(), [Duty::HandOver]);
+    // It votes alone: its seat goes to the other, and with it the lead.
+    let mut scene = Scene::new(2, 1);
+    scene.drain(1);
+    assert_eq!(scene.duties()[0], Duty::ChangeVoters(nodes([2])));
     let mut scene = Scene::new(3, 3);
     apply(&mut scene.state, &Command::Remove { node: NodeId(1) });
     assert_eq!(scene.duties(), [Duty::HandOver]);

@@ -214,6 +214,59 @@ async fn a_removed_voter_s_seat_goes_to_a_learner() {
     want(&leader, Role::Policy, RoleCount::AtMost(1)).await;
 }
 
+async fn drain(leader: &RaftNode, id: u64, draining: bool) {
+    let command = Command::SetDraining { node: NodeId(id), draining, now_unix_ms: 1 };
+    assert!(matches!(leader.propose(command).await.unwrap(), Outcome::Done { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_node_gives_roles_and_seat_away_and_takes_them_back() {
+    let (world, leader) = dutiful(3).await;
+    want(&leader, Role::Coordinator, RoleCount::All).await;
+    want(&leader, Role::Policy, RoleCount::AtMost(3)).await;
+    until(&leader, "placement", |s| holders(s, &Role::Policy) == [1, 2, 3] && holders(s, &Role::Planner).len() == 3)
+        .await;
+    let drained = if leader.id() == NodeId(2) { 3 } else { 2 };
+    drain(&leader, drained, true).await;
+    until(&leader, "the drain", |s| s.roles_of(NodeId(drained)).is_empty()).await;
+    // Nobody could take its seat so far.
+    assert_eq!(voters(&leader), [1, 2, 3]);
+    admit(&world, &leader, 4).await;
+    until(&leader, "the seat", |s| !s.members[&NodeId(drained)].voter && s.members[&NodeId(4)].voter).await;
+    world.kill(drained).await;
+    until(&leader, "the loss", |s| status(s, drained) == Some(MemberStatus::Down)).await;
+    world.start_with_duties(drained).await;
+    until(&leader, "the return", |s| status(s, drained) == Some(MemberStatus::Draining)).await;
+    assert!(leader.state().roles_of(NodeId(drained)).is_empty());
+    drain(&leader, drained, false).await;
+    until(&leader, "its roles", |s| s.holds(NodeId(drained), &Role::Coordinator)).await;
+    assert!(!voters(&leader).contains(&drained), "a seat is not given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_drains_leads_no_more_even_where_it_votes_alone() {
+    let (world, leader) = dutiful(1).await;
+    admit(&world, &leader, 2).await;
+    until(&leader, "the other", |s| s.members.len() == 2).await;
+    drain(&leader, 1, true).await;
+    let next = timeout(Duration::from_secs(10), async {
+        loop {
+            let next = world.leader().await;
+            if next.id() == NodeId(2) {
+                return next;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
+    until(&next, "the flags", |s| !s.members[&NodeId(1)].voter && s.members[&NodeId(2)].voter).await;
+    assert_eq!(voters(&next), [2]);
+    world.kill(1).await;
+    want(&next, Role::Policy, RoleCount::AtMost(1)).await;
+    until(&next, "placement", |s| holders(s, &Role::Policy) == [2]).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lost_leader_is_noticed_by_the_next() {
     let (world, leader) = dutiful(3).await;

@@ -61,7 +61,7 @@ fn reason(sight: &Sight<'_>, node: NodeId) -> Option<Reason> {
     };
     match member.status {
         MemberStatus::Down if sight.lost.contains(&node) => Some(Reason::Lost),
-        MemberStatus::Draining => Some(Reason::Draining),
+        _ if sight.state.draining.contains(&node) => Some(Reason::Draining),
         _ => None,
     }
 }

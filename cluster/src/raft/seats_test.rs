@@ -167,7 +167,10 @@ fn one_seat_at_a_time_and_over_zones() {
 #[test]
 fn who_drains_or_was_removed_gives_its_seat_away_first() {
     let mut scene = Scene::new(4, 3);
-    scene.state.members.get_mut(&NodeId(2)).unwrap().status = MemberStatus::Draining;
+    scene.drain(2);
+    assert_eq!(voters(&scene), Some(vec![1, 3, 4]));
+    // Also while it is down, and without another grace.
+    scene.down(2);
     assert_eq!(voters(&scene), Some(vec![1, 3, 4]));
     scene.down(4);
     assert_eq!(voters(&scene), None, "it keeps its seat while nobody can take it");

@@ -183,11 +183,12 @@ enums! {
         Describe { node, uuid, name, address, door, labels, outbound_only },
         SetStatus { node, from, to, now_unix_ms }, SetVoter { node, voter }, Remove { node },
         ApplySource { spec, expect_version }, DropSource { name }, Want { role, wanted }, Assign { at, changes },
-        PutGrant { grant }, RevokeGrant { id },
+        PutGrant { grant }, RevokeGrant { id }, SetDraining { node, draining, now_unix_ms },
     }
     AdminCall {
         ApplySource { spec, expect_version }, DropSource { name }, CreateJoinToken { uses, ttl_secs },
         RevokeJoinToken { id }, RemoveNode { node }, IssueBearer { subject, roles, ttl_secs },
+        DrainNode { node }, UndrainNode { node },
     }
     AdminReply { Applied { version, changed }, Token { token }, Done }
 }
@@ -220,7 +221,7 @@ structs! {
     Candidate { mesh_name, expect, uuid, name, address, labels, door, outbound_only, knows }
     Enrolment { mesh, node, certificate, ca_certificate, authority, members }
     Authority { ca_key, bearer_key }
-    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants }
+    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining }
     MeshFacts { id, name, ca_certificate, bearer_public_key, founded_unix_ms }
     Member {
         id, uuid, name, address, door, labels, outbound_only, voter, status, status_since_unix_ms, public_key,
