@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    identity::{NodeKey, key, token},
+    identity::{Keyring, NodeKey, key, token},
     raft::RaftNode,
     seams::Seams,
     transport::{Endpoint, Switchboard},
@@ -67,7 +67,7 @@ struct Inner {
     raft: RaftNode,
     board: Arc<Switchboard>,
     proposer: Proposer,
-    authority: Option<Arc<Authority>>,
+    keyring: Arc<Keyring>,
     alive: Alive,
 }
 
@@ -184,7 +184,7 @@ impl Mesh {
 
     /// The mesh's own keys, where this node keeps them.
     pub fn authority(&self) -> Option<Arc<Authority>> {
-        self.inner.authority.clone()
+        self.inner.keyring.held().map(|held| held.keys.clone())
     }
 
     /// A new join token for `uses` nodes, as text, valid for so long from now.

@@ -9,4 +9,5 @@ mod joining;
 mod loss;
 mod node;
 mod refusal;
+mod renewal;
 mod streams;
