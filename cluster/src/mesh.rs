@@ -182,7 +182,7 @@ impl Mesh {
         key::verify(&member.public_key, bytes, signature)
     }
 
-    /// The mesh's own keys, where this node keeps them.
+    /// The mesh's own keys, where this node keeps them: every voter does, a moment after it has become one.
     pub fn authority(&self) -> Option<Arc<Authority>> {
         self.inner.keyring.held().map(|held| held.keys.clone())
     }

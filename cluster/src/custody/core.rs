@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use greylag_protocol::{
     ErrorCode, MeshError, NodeId, Result,
+    messages::join::Authority,
     state::{ControlState, MemberStatus},
 };
 use rustls::pki_types::CertificateDer;
 
 use crate::{
-    identity::certificate::{Validity, node_of, public_key_of, validity_of, verify_chain},
+    identity::{
+        CertificateAuthority,
+        authority::bearer_public_key,
+        certificate::{Validity, node_of, public_key_of, validity_of, verify_chain},
+    },
     transport::{Jitter, REMOVED},
 };
 
@@ -51,6 +56,28 @@ pub(super) fn check(state: &ControlState, node: NodeId, key: &[u8]) -> Result<()
     if member.public_key != key {
         let message = format!("{node} asks for a certificate for another key than its own");
         return Err(MeshError::new(ErrorCode::ForeignCertificate, message));
+    }
+    Ok(())
+}
+
+/// Whether `node` is given the authority to keep. GL4001 for who is not a member, GL2003 for who does not vote.
+pub(super) fn check_voter(state: &ControlState, node: NodeId) -> Result<()> {
+    match state.member(node) {
+        Some(member) if member.voter => Ok(()),
+        Some(_) => {
+            let message = format!("{node} does not vote and is not given the mesh's authority");
+            Err(MeshError::new(ErrorCode::Denied, message))
+        }
+        None => Err(MeshError::new(ErrorCode::NotAMember, format!("{node} is not a member"))),
+    }
+}
+
+/// Whether these are the keys of this mesh. GL4002 if not.
+pub(super) fn check_keys(keys: &Authority, ca: &[u8], state: &ControlState) -> Result<()> {
+    CertificateAuthority::open(keys, ca)?;
+    let known = state.mesh.as_ref().map(|facts| &facts.bearer_public_key);
+    if known != Some(&bearer_public_key(keys)?) {
+        return Err(MeshError::new(ErrorCode::ForeignCertificate, "the key for bearer tokens is not the mesh's"));
     }
     Ok(())
 }

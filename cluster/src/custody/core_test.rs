@@ -5,13 +5,14 @@ use std::{collections::BTreeSet, time::Duration};
 
 use greylag_protocol::{
     ErrorCode, MeshId, NodeId,
+    messages::join::Authority,
     state::{Command, ControlState, MemberStatus},
 };
 use uuid::Uuid;
 
-use super::core::{accept, check, due_unix_ms, whom_to_ask};
+use super::core::{accept, check, check_keys, check_voter, due_unix_ms, whom_to_ask};
 use crate::{
-    identity::{CertificateAuthority, NodeKey, certificate::Validity},
+    identity::{CertificateAuthority, NodeKey, authority::bearer_public_key, certificate::Validity},
     state::{apply, fixture::form},
 };
 
@@ -54,6 +55,24 @@ fn members_alone_are_given_one_and_for_their_own_key_alone() {
     assert_eq!(check(&state, NodeId(9), &key(9)).unwrap_err().code, ErrorCode::NotAMember);
     apply(&mut state, &Command::Remove { node: NodeId(2) });
     assert_eq!(check(&state, NodeId(2), &key(2)).unwrap_err().code, ErrorCode::NotAMember);
+}
+
+#[test]
+fn voters_alone_keep_the_authority_and_only_their_own_mesh_s() {
+    let mut state = formed();
+    state.members.get_mut(&NodeId(2)).unwrap().voter = false;
+    assert_eq!(check_voter(&state, NodeId(1)), Ok(()));
+    assert_eq!(check_voter(&state, NodeId(2)).unwrap_err().code, ErrorCode::Denied);
+    assert_eq!(check_voter(&state, NodeId(9)).unwrap_err().code, ErrorCode::NotAMember);
+
+    let mint = || CertificateAuthority::mint(MeshId(Uuid::nil()), 0).unwrap();
+    let ((keys, ca), (other_keys, other_ca)) = (mint(), mint());
+    state.mesh.as_mut().unwrap().bearer_public_key = bearer_public_key(&keys).unwrap();
+    assert_eq!(check_keys(&keys, &ca, &state), Ok(()));
+    let mixed = Authority { bearer_key: other_keys.bearer_key.clone(), ..keys.clone() };
+    for (keys, ca) in [(&keys, &other_ca), (&other_keys, &ca), (&mixed, &ca)] {
+        assert_eq!(check_keys(keys, ca, &state).unwrap_err().code, ErrorCode::ForeignCertificate);
+    }
 }
 
 #[test]

@@ -62,14 +62,25 @@ impl AuthorityDesk {
         send.finish()
     }
 
-    /// Answers who may be anybody that names a node: by what the request itself proves.
-    pub(crate) async fn answer(&self, AuthorityRequest { version, node, body }: AuthorityRequest) -> AuthorityReply {
+    /// Answers who may be anybody that names a node: by what the request itself proves, and with nothing more.
+    pub(crate) async fn answer_stranger(&self, request: AuthorityRequest) -> AuthorityReply {
+        match request.body {
+            AuthorityBody::Renew { .. } => self.answer(request).await,
+            AuthorityBody::Keys => {
+                let message = "the authority's keys are handed to members that have shown their certificate";
+                AuthorityReply::Refused(MeshError::new(ErrorCode::NoCertificate, message))
+            }
+        }
+    }
+
+    async fn answer(&self, AuthorityRequest { version, node, body }: AuthorityRequest) -> AuthorityReply {
         if version != AUTHORITY_VERSION {
             let message = format!("requests to the authority of version {version} are not spoken here");
             return AuthorityReply::Refused(MeshError::new(ErrorCode::ProtocolVersion, message));
         }
         let answer = match body {
             AuthorityBody::Renew { csr } => self.renew(node, &csr).await,
+            AuthorityBody::Keys => self.hand_over(node).await,
         };
         answer.unwrap_or_else(|error| {
             tracing::warn!(%node, %error, "a request to the authority was refused");
@@ -90,5 +101,14 @@ impl AuthorityDesk {
         let issued = held.ca.issue(node, csr, self.clock.unix_ms(), self.life)?;
         tracing::info!(%node, "a certificate was renewed");
         Ok(AuthorityReply::Certificate(issued.certificate))
+    }
+
+    /// The keys, for a voter by everything that was committed before it asked. Without a leader nobody is given them.
+    async fn hand_over(&self, node: NodeId) -> Result<AuthorityReply> {
+        let Some(held) = self.keyring.held() else { return Ok(AuthorityReply::NotKept) };
+        self.proposer.catch_up().await?;
+        core::check_voter(&self.proposer.state(), node)?;
+        tracing::info!(%node, "a voter is given the mesh's authority to keep");
+        Ok(AuthorityReply::Keys((*held.keys).clone()))
     }
 }

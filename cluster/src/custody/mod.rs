@@ -1,9 +1,11 @@
-//! Certificates for life: each member renews its own while it is still good, with whoever keeps the mesh's authority.
+//! The mesh's authority at work: each member renews its certificate while it is still good, with whoever keeps the
+//! authority, and each voter comes to keep it.
 //!
 //! | file | what |
 //! |---|---|
 //! | `core` | when to renew, whom to ask, who may have what; pure |
 //! | `renew` | keeping this node's certificate fresh |
+//! | `succession` | being given the authority's keys |
 //! | `ask` | asking one keeper |
 //! | `desk` | being asked |
 //!
@@ -12,7 +14,8 @@
 //! key joins anew. Connections that are open stay open; new ones show the new certificate.
 //!
 //! INVARIANT: only a current member is given a certificate, and only for the key that the state has of it. A certificate
-//! is on disk before it is shown to anybody.
+//! is on disk before it is shown to anybody. The authority's keys are given to a current voter only, and are never in the
+//! log.
 
 mod ask;
 mod core;
@@ -20,6 +23,8 @@ mod core;
 mod core_test;
 mod desk;
 mod renew;
+mod succession;
 
 pub(crate) use desk::AuthorityDesk;
 pub(crate) use renew::{Renewal, credentials};
+pub(crate) use succession::Succession;

@@ -109,7 +109,7 @@ impl Renewal {
             };
             match reply {
                 Ok(AuthorityReply::Certificate(certificate)) => return Ok(certificate),
-                Ok(AuthorityReply::NotKept) => {}
+                Ok(AuthorityReply::NotKept | AuthorityReply::Keys(_)) => {}
                 Ok(AuthorityReply::Refused(error)) => {
                     // Noted like any refusal of this node: one that was removed ends.
                     proposer.board.links().failed(keeper, error.clone());

@@ -125,8 +125,8 @@ impl Admissions {
             return others.map(|(_, address)| address.clone()).take(ADDRESSES_MAX).collect();
         }
         let mut others: Vec<&Member> = state.members.values().filter(|m| m.id != self.me && !m.outbound_only).collect();
-        // Founding voters have the authority; low ids are theirs.
-        others.sort_by_key(|m| (m.status == MemberStatus::Down, m.id));
+        // Voters keep the authority.
+        others.sort_by_key(|m| (m.status == MemberStatus::Down, !m.voter, m.id));
         others.into_iter().map(|m| m.address.clone()).take(ADDRESSES_MAX).collect()
     }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use greylag_protocol::{
     ErrorCode, MeshError,
     messages::{
-        authority::{AuthorityBody, AuthorityReply, AuthorityRequest},
+        authority::{AuthorityReply, AuthorityRequest},
         join::{JOIN_VERSION, JoinBody, JoinReply, JoinReplyBody, JoinRequest, JoinToken},
     },
 };
@@ -95,10 +95,8 @@ impl Joins for JoinDesk {
     }
 
     async fn renew(&self, request: AuthorityRequest) -> AuthorityReply {
-        // Of all requests, this one alone proves by itself what it may have.
-        let AuthorityBody::Renew { .. } = request.body;
         match self.stage() {
-            Stage::Member(admissions) => admissions.authority.answer(request).await,
+            Stage::Member(admissions) => admissions.authority.answer_stranger(request).await,
             _ => AuthorityReply::NotKept,
         }
     }

@@ -1,4 +1,4 @@
-//! The mesh's certificate authority: minted once by the founder, kept by the founding voters, used to sign members in.
+//! The mesh's certificate authority: minted once by the founder, kept by the voters, used to sign members in.
 //!
 //! INVARIANT: nothing but the public key is taken from a request. Name, usage and validity are the mesh's.
 

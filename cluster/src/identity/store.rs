@@ -121,6 +121,11 @@ impl IdentityStore {
         .await
     }
 
+    /// Keeps the mesh's keys from now on.
+    pub(crate) async fn keep_authority(&self, authority: Authority) -> Result<()> {
+        self.run(move |files| files.write(AUTHORITY, &authority, true)).await
+    }
+
     /// The mesh's keys, if this node has been given them. Keys left over from another mesh are not returned.
     pub(crate) async fn authority(&self, ca_certificate: &[u8]) -> Result<Option<Authority>> {
         let ca_certificate = ca_certificate.to_vec();

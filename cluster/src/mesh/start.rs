@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Alive, Inner, Mesh, MeshStart, Proposer, settle};
 use crate::{
-    custody::{AuthorityDesk, Renewal, credentials},
+    custody::{AuthorityDesk, Renewal, Succession, credentials},
     formation::{Admissions, FOUNDERS_MAX, FoundingDesk, JoinDesk, Seeker, Sought, found, mint},
     identity::{
         Keyring, NodeKey,
@@ -171,6 +171,9 @@ impl Arrival {
 
         let renewing = renewal.keep(membership.clone(), proposer.clone());
         tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(renewing));
+
+        let succession = Succession { keyring: keyring.clone(), store: self.store.clone(), proposer: proposer.clone() };
+        tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(succession.run()));
 
         let authority = Arc::new(self.authority(&keyring, &proposer));
         let serving = authority.clone().serve(board.serve(StreamTag::Authority)?);

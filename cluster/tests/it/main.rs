@@ -11,3 +11,4 @@ mod node;
 mod refusal;
 mod renewal;
 mod streams;
+mod succession;

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::MeshError, ids::NodeId};
+use crate::{error::MeshError, ids::NodeId, messages::join::Authority};
 
 /// Version of this module. A node refuses what it cannot speak with GL4009.
 pub const AUTHORITY_VERSION: u16 = 1;
@@ -24,12 +24,16 @@ pub struct AuthorityRequest {
 pub enum AuthorityBody {
     /// A new certificate for the key I have. `csr` is a PKCS#10 request, DER, which proves that I still have it.
     Renew { csr: Vec<u8> },
+    /// I have become a voter: let me keep the authority as well.
+    Keys,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AuthorityReply {
     /// DER.
     Certificate(Vec<u8>),
+    /// Given to current voters only, over a stream on which they have shown their certificate.
+    Keys(Authority),
     /// I do not keep the authority: ask another.
     NotKept,
     Refused(MeshError),

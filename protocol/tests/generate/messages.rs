@@ -177,8 +177,8 @@ enums! {
     JoinReplyBody { Fresh { me, others }, Formed { mesh, members }, Enrolled(0), AskOthers(0), Refused(0) }
     ForwardBody { Propose(0), ReadIndex }
     ForwardReply { Committed(0), ReadIndex(0), NotLeader(0), Failed(0) }
-    AuthorityBody { Renew { csr } }
-    AuthorityReply { Certificate(0), NotKept, Refused(0) }
+    AuthorityBody { Renew { csr }, Keys }
+    AuthorityReply { Certificate(0), Keys(0), NotKept, Refused(0) }
     Outcome { Done { epoch }, Admitted { node, epoch }, Applied { version, changed }, Refused(0) }
     Command {
         Form { facts, members, wanted, grants }, Admit { grant, member, now_unix_ms },
