@@ -74,6 +74,8 @@ pub struct Timing {
     pub idle_timeout_ms: u64,
     /// Time that a voter which is down has to come back before its seat goes to another member.
     pub voter_grace_ms: u64,
+    /// Time that queries under way have to end on a node that drains, before its roles are taken from it.
+    pub drain_grace_ms: u64,
     /// Longest a statement may take when its client sets no limit.
     pub statement_timeout_ms: u64,
     /// Longest any control call may take.
@@ -130,6 +132,7 @@ impl Default for Timing {
             keep_alive_ms: 300,
             idle_timeout_ms: 1500,
             voter_grace_ms: 30_000,
+            drain_grace_ms: 10_000,
             statement_timeout_ms: 300_000,
             call_timeout_ms: 5_000,
             schema_ttl_ms: 60_000,

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use greylag_protocol::{
     NodeId,
-    state::{Command, ControlState, Member, MemberStatus},
+    state::{Command, ControlState, Member, MemberStatus, Role, RoleChange},
 };
 
 use super::seats::seats;
@@ -39,6 +39,8 @@ pub(super) struct Sight<'a> {
     /// Out of contact for so long that their seats as voters go to others.
     pub lost: &'a BTreeSet<NodeId>,
     pub now_unix_ms: u64,
+    /// Time that queries under way have to end on a node that drains.
+    pub drain_grace_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,12 +67,26 @@ pub(super) fn duties(sight: &Sight<'_>) -> Vec<Duty> {
     // Placement holds at the epoch it was computed from: nothing else may be about to raise it.
     if !duties.iter().any(|duty| matches!(duty, Duty::Propose(_))) {
         let mut changes = plan(sight.state);
+        changes.retain(|change| !has_time(sight, change));
         changes.truncate(ASSIGN_CHANGES_MAX);
         if !changes.is_empty() {
             duties.push(Duty::Propose(Command::Assign { at: sight.state.epoch, changes }));
         }
     }
     duties
+}
+
+/// Whether a role is to stay for a while with a node that drains, for the queries that it serves. What nobody wants any
+/// more goes at once, and so does what a node holds that is down.
+fn has_time(sight: &Sight<'_>, change: &RoleChange) -> bool {
+    let Some(member) = sight.state.member(change.node) else { return false };
+    let wanted = change.role == Role::Planner || sight.state.wanted.contains_key(&change.role);
+    if change.held || !wanted || member.status != MemberStatus::Draining {
+        return false;
+    }
+    // A start that lies ahead is another clock's, by which nobody waits longer than once.
+    let (since, now) = (member.status_since_unix_ms, sight.now_unix_ms);
+    since.abs_diff(now) < sight.drain_grace_ms
 }
 
 fn statuses(sight: &Sight<'_>) -> Vec<Duty> {

@@ -56,7 +56,7 @@ impl Scene {
 
     pub fn duties(&self) -> Vec<Duty> {
         let Self { state, log, connected, gone, lost } = self;
-        duties(&Sight { me: NodeId(1), state, log, connected, gone, lost, now_unix_ms: 9 })
+        duties(&Sight { me: NodeId(1), state, log, connected, gone, lost, now_unix_ms: 9, drain_grace_ms: 5 })
     }
 }
 
@@ -131,6 +131,44 @@ fn a_leader_that_leaves_hands_over() {
     scene.down(3);
     assert!(!scene.duties().contains(&Duty::HandOver), "there is nobody to hand over to");
     assert!(!scene.duties().contains(&Duty::RemoveFromLog(NodeId(1))));
+}
+
+#[test]
+fn queries_have_time_to_end_on_a_node_that_drains() {
+    let assigned = |scene: &Scene| {
+        let assign = |duty| match duty {
+            Duty::Propose(Command::Assign { changes, .. }) => {
+                Some(changes.into_iter().map(|change| (change.node.0, change.held)).collect::<Vec<_>>())
+            }
+            _ => None,
+        };
+        scene.duties().into_iter().find_map(assign)
+    };
+    let mut scene = Scene::new(2, 1);
+    scene.state.wanted.insert(Role::Policy, RoleWanted { count: RoleCount::AtMost(1), labels: BTreeMap::new() });
+    scene.state.held.insert(Role::Policy, nodes([2]));
+    scene.drain(2);
+    let since = |scene: &mut Scene, at| scene.state.members.get_mut(&NodeId(2)).unwrap().status_since_unix_ms = at;
+    // It is given to the other at once, and taken when the time is up: five of nine.
+    since(&mut scene, 8);
+    assert_eq!(assigned(&scene), Some(vec![(1, true)]));
+    scene.state.held.insert(Role::Policy, nodes([1, 2]));
+    assert_eq!(assigned(&scene), None);
+    since(&mut scene, 5);
+    assert_eq!(assigned(&scene), None);
+    since(&mut scene, 4);
+    assert_eq!(assigned(&scene), Some(vec![(2, false)]));
+    since(&mut scene, 1_000);
+    assert_eq!(assigned(&scene), Some(vec![(2, false)]), "by a clock that is far ahead");
+    // Who is down serves nothing, and nobody waits for what is not wanted.
+    since(&mut scene, 8);
+    scene.down(2);
+    assert_eq!(assigned(&scene), Some(vec![(2, false)]));
+    let mut scene = Scene::new(2, 1);
+    scene.state.held.insert(Role::Policy, nodes([2]));
+    scene.drain(2);
+    since(&mut scene, 8);
+    assert_eq!(assigned(&scene), Some(vec![(2, false)]));
 }
 
 #[test]

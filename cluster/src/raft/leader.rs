@@ -38,6 +38,7 @@ pub async fn lead(
         contacts: Contacts::new(Duration::from_millis(2 * timing.idle_timeout_ms)),
         tick: Duration::from_millis(timing.heartbeat_ms),
         voter_grace: Duration::from_millis(timing.voter_grace_ms),
+        drain_grace_ms: timing.drain_grace_ms,
         start: Instant::now(),
         sure_of_term: None,
         raft: raft.clone(),
@@ -59,6 +60,7 @@ struct Leader {
     tick: Duration,
     /// A voter out of contact for this long gives its seat to another.
     voter_grace: Duration,
+    drain_grace_ms: u64,
     start: Instant,
     /// The term in which this node has made sure that it leads.
     sure_of_term: Option<u64>,
@@ -151,6 +153,7 @@ impl Leader {
             gone: &self.contacts.gone(now),
             lost: &self.contacts.lost(now, self.voter_grace),
             now_unix_ms: self.clock.unix_ms(),
+            drain_grace_ms: self.drain_grace_ms,
         };
         duties(&sight)
     }
