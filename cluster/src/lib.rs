@@ -3,6 +3,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod custody;
 mod formation;
 pub mod identity;
 pub mod mesh;

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    identity::{NodeKey, key, token},
+    identity::{Keyring, NodeKey, key, token},
     raft::RaftNode,
     seams::Seams,
     transport::{Endpoint, Switchboard},
@@ -67,7 +67,7 @@ struct Inner {
     raft: RaftNode,
     board: Arc<Switchboard>,
     proposer: Proposer,
-    authority: Option<Arc<Authority>>,
+    keyring: Arc<Keyring>,
     alive: Alive,
 }
 
@@ -182,9 +182,9 @@ impl Mesh {
         key::verify(&member.public_key, bytes, signature)
     }
 
-    /// The mesh's own keys, where this node keeps them.
+    /// The mesh's own keys, where this node keeps them: every voter does, a moment after it has become one.
     pub fn authority(&self) -> Option<Arc<Authority>> {
-        self.inner.authority.clone()
+        self.inner.keyring.held().map(|held| held.keys.clone())
     }
 
     /// A new join token for `uses` nodes, as text, valid for so long from now.

@@ -6,6 +6,10 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use greylag_protocol::{ErrorCode, MeshError, Result};
 use serde::{Deserialize, Serialize};
 
+/// Bounds of a certificate's life: seconds, for tests, and a year.
+const CERTIFICATE_LIFE_MS_MIN: u64 = 3_000;
+const CERTIFICATE_LIFE_MS_MAX: u64 = 365 * 24 * 3600 * 1000;
+
 /// One node's configuration. See `greylag.toml` beside this crate for every key with its default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -68,12 +72,18 @@ pub struct Timing {
     pub election_ms_max: u64,
     pub keep_alive_ms: u64,
     pub idle_timeout_ms: u64,
+    /// Time that a voter which is down has to come back before its seat goes to another member.
+    pub voter_grace_ms: u64,
+    /// Time that queries under way have to end on a node that drains, before its roles are taken from it.
+    pub drain_grace_ms: u64,
     /// Longest a statement may take when its client sets no limit.
     pub statement_timeout_ms: u64,
     /// Longest any control call may take.
     pub call_timeout_ms: u64,
     /// Age after which a source's schema is read again.
     pub schema_ttl_ms: u64,
+    /// Life of the certificates that this node issues. Members renew theirs when a third of it is left.
+    pub certificate_life_ms: u64,
 }
 
 impl Default for NodeConfig {
@@ -121,9 +131,12 @@ impl Default for Timing {
             election_ms_max: 800,
             keep_alive_ms: 300,
             idle_timeout_ms: 1500,
+            voter_grace_ms: 30_000,
+            drain_grace_ms: 10_000,
             statement_timeout_ms: 300_000,
             call_timeout_ms: 5_000,
             schema_ttl_ms: 60_000,
+            certificate_life_ms: 72 * 3600 * 1000,
         }
     }
 }
@@ -171,13 +184,16 @@ impl Timing {
             && self.heartbeat_ms * 2 <= self.election_ms_min
             && self.election_ms_min < self.election_ms_max
             && self.keep_alive_ms * 2 <= self.idle_timeout_ms;
-        if ordered {
-            return Ok(());
+        let wrong = |message: String| Err(MeshError::new(ErrorCode::InvalidConfig, message));
+        if !ordered {
+            return wrong("`timing` must have heartbeat_ms * 2 <= election_ms_min < election_ms_max and keep_alive_ms * 2 <= idle_timeout_ms".into());
         }
-        Err(MeshError::new(
-            ErrorCode::InvalidConfig,
-            "`timing` must have heartbeat_ms * 2 <= election_ms_min < election_ms_max and keep_alive_ms * 2 <= idle_timeout_ms",
-        ))
+        if !(CERTIFICATE_LIFE_MS_MIN..=CERTIFICATE_LIFE_MS_MAX).contains(&self.certificate_life_ms) {
+            return wrong(format!(
+                "`timing.certificate_life_ms` must be between {CERTIFICATE_LIFE_MS_MIN} and {CERTIFICATE_LIFE_MS_MAX}"
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     error::{ErrorCode, MeshError, Result},
     ipc::{BATCH_BYTES_MAX, SCHEMA_BYTES_MAX},
-    messages::{control::CONTROL_BYTES_MAX, join::JOIN_BYTES_MAX},
+    messages::{authority::AUTHORITY_BYTES_MAX, control::CONTROL_BYTES_MAX, join::JOIN_BYTES_MAX},
     wire,
 };
 
@@ -32,6 +32,8 @@ pub enum StreamTag {
     Control = 5,
     /// One probe of liveness.
     Beat = 6,
+    /// One request to a member that keeps the mesh's authority.
+    Authority = 7,
 }
 
 impl TryFrom<u8> for StreamTag {
@@ -44,6 +46,7 @@ impl TryFrom<u8> for StreamTag {
             4 => Self::Forward,
             5 => Self::Control,
             6 => Self::Beat,
+            7 => Self::Authority,
             _ => return Err(MeshError::new(ErrorCode::MalformedFrame, format!("stream tag {tag} is not known"))),
         })
     }
@@ -61,6 +64,7 @@ pub enum FrameKind {
     Join = 7,
     Control = 8,
     Forward = 9,
+    Authority = 10,
 }
 
 /// Bytes of a frame's head.
@@ -86,6 +90,7 @@ impl FrameKind {
             Self::Join => JOIN_BYTES_MAX,
             Self::Control => CONTROL_BYTES_MAX,
             Self::Forward => FORWARD_BYTES_MAX,
+            Self::Authority => AUTHORITY_BYTES_MAX,
         }
     }
 }
@@ -103,6 +108,7 @@ impl TryFrom<u8> for FrameKind {
             7 => Self::Join,
             8 => Self::Control,
             9 => Self::Forward,
+            10 => Self::Authority,
             _ => return Err(MeshError::new(ErrorCode::MalformedFrame, format!("frame kind {kind} is not known"))),
         })
     }

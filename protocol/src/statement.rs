@@ -108,6 +108,14 @@ pub enum AdminCall {
         roles: Vec<String>,
         ttl_secs: u64,
     },
+    /// Has a node leave its roles to others. It stays a member, and drains until it is taken back.
+    DrainNode {
+        node: NodeId,
+    },
+    /// Lets a node that drains take roles again.
+    UndrainNode {
+        node: NodeId,
+    },
 }
 
 /// Answer to an [`AdminCall`].

@@ -16,7 +16,7 @@ use greylag_protocol::{
 use proptest::prelude::*;
 use serde::{Serialize, de::DeserializeOwned};
 
-const KINDS: [FrameKind; 9] = [
+const KINDS: [FrameKind; 10] = [
     FrameKind::Request,
     FrameKind::Reply,
     FrameKind::Schema,
@@ -26,6 +26,7 @@ const KINDS: [FrameKind; 9] = [
     FrameKind::Join,
     FrameKind::Control,
     FrameKind::Forward,
+    FrameKind::Authority,
 ];
 
 #[test]
@@ -53,7 +54,7 @@ fn every_byte_is_a_known_kind_or_refused() {
         }
         match StreamTag::try_from(byte) {
             Ok(tag) => assert_eq!(tag as u8, byte),
-            Err(error) => assert!(!(1..=6).contains(&byte) && error.code == ErrorCode::MalformedFrame),
+            Err(error) => assert!(!(1..=7).contains(&byte) && error.code == ErrorCode::MalformedFrame),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use greylag_cluster::identity::token;
 use greylag_protocol::{
-    ErrorCode, MeshError, Result,
+    ErrorCode, MeshError, NodeId, Result,
     state::{Command, Outcome, SourceSpec},
     statement::{AdminCall, AdminReply, Session},
 };
@@ -44,13 +44,26 @@ pub async fn run(ctx: &Arc<NodeCtx>, session: &Session, call: AdminCall) -> Resu
         AdminCall::CreateJoinToken { uses, ttl_secs } => create_token(ctx, uses, ttl_secs).await,
         AdminCall::RevokeJoinToken { id } => done(ctx.mesh.propose(Command::RevokeGrant { id }).await?),
         AdminCall::RemoveNode { node } => {
-            if ctx.mesh.state().member(node).is_none() {
-                return Err(MeshError::new(ErrorCode::InvalidResource, format!("no member is `{node}`")));
-            }
+            check_member(ctx, node)?;
             done(ctx.mesh.propose(Command::Remove { node }).await?)
         }
+        AdminCall::DrainNode { node } => drain(ctx, node, true).await,
+        AdminCall::UndrainNode { node } => drain(ctx, node, false).await,
         AdminCall::IssueBearer { subject, roles, ttl_secs } => issue_bearer(ctx, &subject, &roles, ttl_secs),
     }
+}
+
+async fn drain(ctx: &NodeCtx, node: NodeId, draining: bool) -> Result<AdminReply> {
+    check_member(ctx, node)?;
+    let now_unix_ms = ctx.seams.clock.unix_ms();
+    done(ctx.mesh.propose(Command::SetDraining { node, draining, now_unix_ms }).await?)
+}
+
+fn check_member(ctx: &NodeCtx, node: NodeId) -> Result<()> {
+    if ctx.mesh.state().member(node).is_none() {
+        return Err(MeshError::new(ErrorCode::InvalidResource, format!("no member is `{node}`")));
+    }
+    Ok(())
 }
 
 fn done(outcome: Outcome) -> Result<AdminReply> {

@@ -18,9 +18,13 @@ use tokio::time::{Instant, timeout_at};
 use super::subquery::core::Candidate;
 use crate::{NodeCtx, edge::port::LocalEdge, planner::port::EdgeDirectory};
 
-/// Live holders of a source's edge role, and whether there is a link to each.
+/// Live holders of a source's edge role, and whether there is a link to each. Those that drain only while there are no
+/// others.
 pub fn candidates(ctx: &NodeCtx, source: &SourceName) -> Vec<Candidate> {
-    let holders = ctx.mesh.state().live_holders(&Role::Edge(source.clone()));
+    let state = ctx.mesh.state();
+    let holders = state.live_holders(&Role::Edge(source.clone()));
+    let staying: Vec<NodeId> = holders.iter().copied().filter(|node| !state.draining.contains(node)).collect();
+    let holders = if staying.is_empty() { holders } else { staying };
     let links = ctx.mesh.links();
     let links = links.borrow();
     let linked = |node: &NodeId| *node == ctx.node || links.get(node) == Some(&LinkState::Connected);

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use greylag_protocol::{
-    ErrorCode, MeshError, QueryId, Result,
+    ErrorCode, MeshError, NodeId, QueryId, Result,
     messages::control::{ControlReply, ControlRequest},
     state::Role,
     statement::{AdminCall, AdminReply, RunningStatement, Session, StatementInfo, StatementService},
@@ -56,6 +56,16 @@ impl Statements {
         })
     }
 
+    /// GL5005 on a node that drains, while another coordinates: what has begun here may end, and nothing begins.
+    fn check_stays(&self) -> Result<()> {
+        let (state, me) = (self.ctx.mesh.state(), self.ctx.node);
+        let stays = |node: &NodeId| *node != me && !state.draining.contains(node);
+        if state.draining.contains(&me) && state.live_holders(&Role::Coordinator).iter().any(stays) {
+            return Err(MeshError::new(ErrorCode::ShuttingDown, "the node drains").at_node(me));
+        }
+        Ok(())
+    }
+
     /// Starts a statement and waits for its plan.
     async fn start(
         &self,
@@ -68,6 +78,7 @@ impl Statements {
             let message = format!("a statement of {} bytes is over the limit of {SQL_BYTES_MAX}", sql.len());
             return Err(MeshError::new(ErrorCode::Syntax, message));
         }
+        self.check_stays()?;
         let coordinator = self.coordinator().await?;
         let standard = Duration::from_millis(self.ctx.timing.statement_timeout_ms);
         let time = session.options.timeout.unwrap_or(standard).min(TIMEOUT_MAX);

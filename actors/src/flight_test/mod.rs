@@ -64,6 +64,7 @@ impl World {
         let meshes = (0..nodes).map(|which| {
             let mut config = config(dir.path(), &ports, which);
             config.labels.insert("edge".into(), if which > 0 { "yes" } else { "no" }.into());
+            config.timing.drain_grace_ms = 2_000;
             if nodes == 1 {
                 (config.dev, config.seeds) = (true, Vec::new());
                 config.labels.insert("edge".into(), "yes".into());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::AsArray;
 use greylag_protocol::{
-    ErrorCode, QueryId, SourceName,
+    ErrorCode, NodeId, QueryId, SourceName,
     messages::control::TableName,
     state::{Command, Role, RoleCount, RoleWanted, SourceSpec},
     statement::AdminCall,
@@ -215,6 +215,46 @@ async fn tokens_are_made_for_admins_alone() {
     let bearer = AdminCall::IssueBearer { subject: "ada".into(), roles: Vec::new(), ttl_secs: 60 };
     assert_eq!(statements.admin(&admin(), bearer).await.unwrap_err().code, ErrorCode::Unsupported);
     drop(statements);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_drains_ends_its_queries_and_then_holds_no_role_and_takes_them_up_again() {
+    let world = World::start(3, 30_000, window(10_000)).await;
+    world.apply("a", 1).await;
+    let edge = Role::Edge(SourceName::new("a").unwrap());
+    let (from, to) = if world.node(0).ctx().mesh.state().holds(world.id(1), &edge) { (1, 2) } else { (2, 1) };
+    let (statements, node) = (world.statements(), world.id(from));
+    let drain = || AdminCall::DrainNode { node };
+    assert_eq!(statements.admin(&anybody(), drain()).await.unwrap_err().code, ErrorCode::Denied);
+    let nobody = AdminCall::DrainNode { node: NodeId(99) };
+    assert_eq!(statements.admin(&admin(), nobody).await.unwrap_err().code, ErrorCode::InvalidResource);
+
+    // One statement is read at its leisure, at the node that drains and from its edge.
+    let leaving = world.node(from).statements();
+    let mut begun = leaving.execute(&anybody(), "stream a", None).await.unwrap();
+    let mut rows = vec![begun.batches.next().await.unwrap().unwrap()];
+    statements.admin(&admin(), drain()).await.unwrap();
+    statements.admin(&admin(), drain()).await.unwrap();
+    let runs = |which: usize, role: &Role| world.node(which).ctx().directory.actor(role).is_some();
+    let all = [Role::Coordinator, Role::Planner, Role::Policy, edge.clone()];
+    until("the edge has a successor", || runs(to, &edge)).await;
+    until("it is known there", || world.node(from).ctx().mesh.state().draining.contains(&node)).await;
+    assert_eq!(leaving.execute(&anybody(), "stream a", None).await.err().unwrap().code, ErrorCode::ShuttingDown);
+    rows.extend(read(begun).await.unwrap());
+    assert_eq!(multiset(&rows), whole(30_000, 1));
+    until("its roles are with others", || {
+        world.node(0).ctx().mesh.state().roles_of(node).is_empty()
+            && runs(to, &edge)
+            && all.iter().all(|role| !runs(from, role))
+    })
+    .await;
+    assert_eq!(multiset(&world.rows(&anybody(), "stream a").await.unwrap()), whole(30_000, 1));
+    statements.admin(&admin(), AdminCall::UndrainNode { node }).await.unwrap();
+    until("its roles are back", || all[..3].iter().all(|role| runs(from, role))).await;
+    leaving.execute(&anybody(), "stream a", None).await.unwrap();
+    assert!(runs(to, &edge) && !runs(from, &edge), "an edge is not moved back");
+    drop((statements, leaving));
     world.stop().await;
 }
 

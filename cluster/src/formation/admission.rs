@@ -10,7 +10,7 @@ use greylag_protocol::{
 };
 
 use super::core;
-use crate::{identity::CertificateAuthority, mesh::Proposer, seams::Clock};
+use crate::{custody::AuthorityDesk, identity::CertificateAuthority, mesh::Proposer, seams::Clock};
 
 /// Most addresses named to a joiner.
 const ADDRESSES_MAX: usize = 64;
@@ -23,9 +23,7 @@ pub(crate) struct Admissions {
     pub own_token: Option<JoinToken>,
     /// Members at the time of this node's own enrolment.
     pub enrolled_with: Vec<(NodeId, String)>,
-    pub ca_certificate: Vec<u8>,
-    /// Where this node keeps the mesh's keys.
-    pub authority: Option<CertificateAuthority>,
+    pub authority: Arc<AuthorityDesk>,
     pub proposer: Proposer,
     pub clock: Arc<dyn Clock>,
 }
@@ -68,9 +66,9 @@ impl Admissions {
         }
         match body {
             JoinBody::Hello(_) => Ok(JoinReplyBody::Formed { mesh: self.mesh, members: self.addresses(&state) }),
-            JoinBody::Enrol { candidate, csr } => match &self.authority {
-                Some(authority) if state.mesh.is_some() => {
-                    let enrolment = self.enrol(authority, token, candidate, &csr).await?;
+            JoinBody::Enrol { candidate, csr } => match self.authority.keyring.held() {
+                Some(held) if state.mesh.is_some() => {
+                    let enrolment = self.enrol(&held.ca, token, candidate, &csr).await?;
                     Ok(JoinReplyBody::Enrolled(Box::new(enrolment)))
                 }
                 _ => Ok(JoinReplyBody::AskOthers(self.addresses(&state))),
@@ -105,7 +103,7 @@ impl Admissions {
         let Outcome::Admitted { node, .. } = admitted else {
             return Err(MeshError::internal("an admission came to something else"));
         };
-        let issued = authority.issue(node, csr, now_unix_ms)?;
+        let issued = authority.issue(node, csr, now_unix_ms, self.authority.life)?;
         tracing::info!(%node, %uuid, "a node was admitted");
         let state = self.proposer.state();
         let members =
@@ -114,7 +112,7 @@ impl Admissions {
             mesh: self.mesh,
             node,
             certificate: issued.certificate,
-            ca_certificate: self.ca_certificate.clone(),
+            ca_certificate: self.authority.keyring.ca_certificate().to_vec(),
             authority: None,
             members: members.collect(),
         })
@@ -127,8 +125,8 @@ impl Admissions {
             return others.map(|(_, address)| address.clone()).take(ADDRESSES_MAX).collect();
         }
         let mut others: Vec<&Member> = state.members.values().filter(|m| m.id != self.me && !m.outbound_only).collect();
-        // Founding voters have the authority; low ids are theirs.
-        others.sort_by_key(|m| (m.status == MemberStatus::Down, m.id));
+        // Voters keep the authority.
+        others.sort_by_key(|m| (m.status == MemberStatus::Down, !m.voter, m.id));
         others.into_iter().map(|m| m.address.clone()).take(ADDRESSES_MAX).collect()
     }
 }

@@ -5,7 +5,10 @@ use std::sync::{Arc, RwLock};
 use async_trait::async_trait;
 use greylag_protocol::{
     ErrorCode, MeshError,
-    messages::join::{JOIN_VERSION, JoinBody, JoinReply, JoinReplyBody, JoinRequest, JoinToken},
+    messages::{
+        authority::{AuthorityReply, AuthorityRequest},
+        join::{JOIN_VERSION, JoinBody, JoinReply, JoinReplyBody, JoinRequest, JoinToken},
+    },
 };
 
 use super::{Admissions, FoundingDesk, core, roster::Roster};
@@ -89,6 +92,13 @@ impl Joins for JoinDesk {
             tracing::warn!(token = %request.token_id, %error, "a node was not let in");
         }
         JoinReply { version: JOIN_VERSION, proof: channel.prove(&secret, Side::Seed), body }
+    }
+
+    async fn renew(&self, request: AuthorityRequest) -> AuthorityReply {
+        match self.stage() {
+            Stage::Member(admissions) => admissions.authority.answer_stranger(request).await,
+            _ => AuthorityReply::NotKept,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! INVARIANT: its resolution is on disk before anybody is answered by it, and each member's key before that member has
 //! its certificate, so that a founder that is started again goes on where it stopped.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use greylag_protocol::{
     ErrorCode, MeshError, MeshId, NodeId, NodeUuid, Result,
@@ -65,6 +65,7 @@ pub(crate) async fn found(
     key: &NodeKey,
     store: &IdentityStore,
     unix_ms: u64,
+    life: Duration,
 ) -> Result<(Founding, Membership)> {
     let own = founding.members.iter_mut().find(|member| member.candidate.uuid == me);
     let Some(own) = own else { return Err(MeshError::internal("the founder is not among the founding members")) };
@@ -72,7 +73,7 @@ pub(crate) async fn found(
     let id = own.id;
     store.store_founding(founding.clone()).await?;
     let ca = CertificateAuthority::open(&founding.authority, &founding.ca_certificate)?;
-    let issued = ca.issue(id, &key.certificate_request()?, unix_ms)?;
+    let issued = ca.issue(id, &key.certificate_request()?, unix_ms, life)?;
     let membership = store.enrol(enrolment(&founding, id, issued.certificate, true)).await?;
     Ok((founding, membership))
 }
@@ -102,13 +103,15 @@ pub(crate) struct FoundingDesk {
     ca: CertificateAuthority,
     store: IdentityStore,
     clock: Arc<dyn Clock>,
+    /// Of the certificates it issues.
+    life: Duration,
 }
 
 impl FoundingDesk {
-    pub(crate) fn new(founding: Founding, store: IdentityStore, clock: Arc<dyn Clock>) -> Result<Self> {
+    pub(crate) fn new(founding: Founding, store: IdentityStore, clock: Arc<dyn Clock>, life: Duration) -> Result<Self> {
         let ca = CertificateAuthority::open(&founding.authority, &founding.ca_certificate)?;
         let (mesh, grant) = (founding.mesh, founding.grant.clone());
-        Ok(Self { founding: Mutex::new(founding), mesh, grant, ca, store, clock })
+        Ok(Self { founding: Mutex::new(founding), mesh, grant, ca, store, clock, life })
     }
 
     pub(super) fn secret(&self, token: &str) -> Option<Vec<u8>> {
@@ -147,7 +150,7 @@ impl FoundingDesk {
         candidate: Candidate,
         csr: &[u8],
     ) -> Result<Enrolment> {
-        let issued = self.ca.issue(founding.members[place].id, csr, self.clock.unix_ms())?;
+        let issued = self.ca.issue(founding.members[place].id, csr, self.clock.unix_ms(), self.life)?;
         let member = &mut founding.members[place];
         if member.public_key.as_ref().is_some_and(|known| *known != issued.public_key) {
             let message = format!("node uuid {} has been enrolled with another key", candidate.uuid);

@@ -1,4 +1,4 @@
-//! The mesh's certificate authority: minted once by the founder, kept by the founding voters, used to sign members in.
+//! The mesh's certificate authority: minted once by the founder, kept by the voters, used to sign members in.
 //!
 //! INVARIANT: nothing but the public key is taken from a request. Name, usage and validity are the mesh's.
 
@@ -12,17 +12,12 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 
 use super::{
-    certificate::{COMMON_NAME, made, node_name, public_key_of},
+    certificate::{BACKDATED, COMMON_NAME, made, node_name, public_key_of},
     key::NodeKey,
 };
 
-/// Life of a member's certificate. Long, because members do not renew theirs yet; removal from the membership is what
-/// revokes one, and that works at once.
-const NODE_VALIDITY: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Life of the authority itself.
 const CA_VALIDITY: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
-/// How far clocks may differ.
-const BACKDATED: Duration = Duration::from_secs(5 * 60);
 
 pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
@@ -76,8 +71,8 @@ impl CertificateAuthority {
         Ok(read_request(request)?.public_key.der_bytes().to_vec())
     }
 
-    /// Signs a certificate for the key in `request` (PKCS#10, DER) in the name of `node`.
-    pub fn issue(&self, node: NodeId, request: &[u8], unix_ms: u64) -> Result<Issued> {
+    /// Signs a certificate for the key in `request` (PKCS#10, DER) in the name of `node`, for so long from now.
+    pub fn issue(&self, node: NodeId, request: &[u8], unix_ms: u64, life: Duration) -> Result<Issued> {
         let mut request = read_request(request)?;
         let public_key = request.public_key.der_bytes().to_vec();
         let mut params = CertificateParams::new(vec![node_name(node), COMMON_NAME.to_owned()]).map_err(made)?;
@@ -87,7 +82,7 @@ impl CertificateAuthority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(serial(&public_key, unix_ms));
-        set_validity(&mut params, unix_ms, NODE_VALIDITY);
+        set_validity(&mut params, unix_ms, life);
         request.params = params;
         let certificate = request.signed_by(&self.issuer).map_err(made)?;
         Ok(Issued { certificate: certificate.der().to_vec(), public_key })
@@ -130,10 +125,11 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::identity::certificate::{node_of, verify_chain};
+    use crate::identity::certificate::{Validity, node_of, validity_of, verify_chain};
 
     const NOW: u64 = 1_800_000_000_000;
-    const DAY: u64 = 24 * 3600 * 1000;
+    const HOUR: u64 = 3600 * 1000;
+    const LIFE: Duration = Duration::from_secs(72 * 3600);
 
     fn minted() -> (Authority, Vec<u8>) {
         CertificateAuthority::mint(MeshId(Uuid::nil()), NOW).unwrap()
@@ -147,19 +143,23 @@ mod tests {
         greedy.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let request = greedy.serialize_request(&key.rcgen_key().unwrap()).unwrap();
 
-        let issued = CertificateAuthority::open(&authority, &ca).unwrap().issue(NodeId(7), request.der(), NOW).unwrap();
+        let issued =
+            CertificateAuthority::open(&authority, &ca).unwrap().issue(NodeId(7), request.der(), NOW, LIFE).unwrap();
         let certificate = CertificateDer::from(issued.certificate);
         assert_eq!(node_of(&certificate).unwrap(), NodeId(7));
         assert_eq!(issued.public_key, key.public_key());
         assert_eq!(public_key_of(&certificate).unwrap(), key.public_key());
 
+        let dates = validity_of(&certificate).unwrap();
+        assert_eq!(dates, Validity { issued_unix_ms: NOW, expires_unix_ms: NOW + 72 * HOUR });
+
         let ca = CertificateDer::from(ca);
         for (time, good) in [
             (NOW - 4 * 60_000, true),
             (NOW, true),
-            (NOW + 364 * DAY, true),
+            (NOW + 71 * HOUR, true),
             (NOW - 6 * 60_000, false),
-            (NOW + 366 * DAY, false),
+            (NOW + 73 * HOUR, false),
         ] {
             assert_eq!(verify_chain(&certificate, &ca, time).is_ok(), good, "{time}");
         }
@@ -169,7 +169,8 @@ mod tests {
     fn another_authority_s_certificate_is_refused() {
         let ((authority, ca), (_, other)) = (minted(), minted());
         let request = NodeKey::generate().unwrap().certificate_request().unwrap();
-        let issued = CertificateAuthority::open(&authority, &ca).unwrap().issue(NodeId(1), &request, NOW).unwrap();
+        let issued =
+            CertificateAuthority::open(&authority, &ca).unwrap().issue(NodeId(1), &request, NOW, LIFE).unwrap();
         let error = verify_chain(&issued.certificate.into(), &other.clone().into(), NOW).unwrap_err();
         assert_eq!(error.code, ErrorCode::ForeignCertificate);
         assert!(CertificateAuthority::open(&authority, &other).is_err(), "keys of one mesh, certificate of another");
@@ -183,10 +184,10 @@ mod tests {
         let last = request.len() - 1;
         request[last] ^= 1;
         for bad in [request.as_slice(), b"", b"not a request"] {
-            assert_eq!(ca.issue(NodeId(1), bad, NOW).unwrap_err().code, ErrorCode::MalformedFrame);
+            assert_eq!(ca.issue(NodeId(1), bad, NOW, LIFE).unwrap_err().code, ErrorCode::MalformedFrame);
         }
         let other = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let request = CertificateParams::new(Vec::new()).unwrap().serialize_request(&other).unwrap();
-        assert_eq!(ca.issue(NodeId(1), request.der(), NOW).unwrap_err().code, ErrorCode::MalformedFrame);
+        assert_eq!(ca.issue(NodeId(1), request.der(), NOW, LIFE).unwrap_err().code, ErrorCode::MalformedFrame);
     }
 }

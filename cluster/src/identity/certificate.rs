@@ -13,6 +13,9 @@ use super::key::PUBLIC_KEY_BYTES;
 pub const COMMON_NAME: &str = "peer.greylag";
 const NODE_SUFFIX: &str = ".node.greylag";
 
+/// How far clocks may differ: a certificate is valid from so long before it is issued.
+pub(super) const BACKDATED: Duration = Duration::from_secs(5 * 60);
+
 /// DER of a SubjectPublicKeyInfo for Ed25519 up to the key itself (RFC 8410).
 const ED25519_SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
@@ -37,6 +40,25 @@ pub fn public_key_of(certificate: &CertificateDer<'_>) -> Result<[u8; PUBLIC_KEY
         .strip_prefix(&ED25519_SPKI_PREFIX)
         .and_then(|key| key.try_into().ok())
         .ok_or_else(|| foreign("the certificate's key is not Ed25519"))
+}
+
+/// When a certificate was issued, and when it ends. To the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    pub issued_unix_ms: u64,
+    pub expires_unix_ms: u64,
+}
+
+/// The dates of a certificate. GL4002 if it cannot be read.
+pub fn validity_of(certificate: &[u8]) -> Result<Validity> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+        .map_err(|error| foreign(format!("the certificate cannot be read: {error}")))?;
+    let ms = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0).saturating_mul(1000);
+    let validity = parsed.validity();
+    Ok(Validity {
+        issued_unix_ms: ms(validity.not_before).saturating_add(BACKDATED.as_millis() as u64),
+        expires_unix_ms: ms(validity.not_after),
+    })
 }
 
 /// Checks that `ca` has signed `certificate` and that it is valid now, for both sides of a connection.

@@ -5,9 +5,11 @@
 pub mod authority;
 pub mod certificate;
 pub mod key;
+pub(crate) mod keyring;
 pub(crate) mod proof;
 pub(crate) mod store;
 pub mod token;
 
 pub use authority::CertificateAuthority;
 pub use key::NodeKey;
+pub(crate) use keyring::Keyring;

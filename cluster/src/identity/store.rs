@@ -109,6 +109,23 @@ impl IdentityStore {
         .await
     }
 
+    /// Puts another certificate in the place of this node's, before it is used.
+    pub(crate) async fn renew(&self, certificate: Vec<u8>) -> Result<Membership> {
+        self.run(move |files| {
+            let known: Option<Membership> = files.read(MEMBERSHIP)?;
+            let known = known.ok_or_else(|| MeshError::internal("a node without a membership renews nothing"))?;
+            let membership = Membership { certificate, ..known };
+            files.write(MEMBERSHIP, &membership, false)?;
+            Ok(membership)
+        })
+        .await
+    }
+
+    /// Keeps the mesh's keys from now on.
+    pub(crate) async fn keep_authority(&self, authority: Authority) -> Result<()> {
+        self.run(move |files| files.write(AUTHORITY, &authority, true)).await
+    }
+
     /// The mesh's keys, if this node has been given them. Keys left over from another mesh are not returned.
     pub(crate) async fn authority(&self, ca_certificate: &[u8]) -> Result<Option<Authority>> {
         let ca_certificate = ca_certificate.to_vec();
@@ -198,7 +215,10 @@ mod tests {
         let (authority, ca) = CertificateAuthority::mint(MeshId(Uuid::nil()), 0).unwrap();
         let (_, other_ca) = CertificateAuthority::mint(MeshId(Uuid::nil()), 0).unwrap();
         let stored = store.enrol(enrolment(Some(authority.clone()), &ca)).await.unwrap();
-        assert_eq!(store.membership().await.unwrap(), Some(stored));
+        assert_eq!(store.membership().await.unwrap(), Some(stored.clone()));
+        let renewed = store.renew(vec![2]).await.unwrap();
+        assert_eq!(renewed, Membership { certificate: vec![2], ..stored });
+        assert_eq!(store.membership().await.unwrap(), Some(renewed));
         assert_eq!(store.authority(&ca).await.unwrap(), Some(authority));
         assert_eq!(store.authority(&other_ca).await.unwrap(), None, "keys of another mesh");
     }

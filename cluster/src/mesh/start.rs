@@ -7,17 +7,18 @@ use std::{
 
 use greylag_config::NodeConfig;
 use greylag_protocol::{
-    ErrorCode, MeshError, NodeUuid, Result,
-    messages::join::{Authority, Candidate, JoinToken},
+    ErrorCode, MeshError, NodeId, NodeUuid, Result,
+    frame::StreamTag,
+    messages::join::{Candidate, JoinToken},
 };
-use rustls::pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 
 use super::{Alive, Inner, Mesh, MeshStart, Proposer, settle};
 use crate::{
+    custody::{AuthorityDesk, Renewal, Succession, credentials},
     formation::{Admissions, FOUNDERS_MAX, FoundingDesk, JoinDesk, Seeker, Sought, found, mint},
     identity::{
-        CertificateAuthority, NodeKey,
+        Keyring, NodeKey,
         key::PUBLIC_KEY_BYTES,
         store::{Founding, IdentityStore, Membership},
         token,
@@ -25,7 +26,7 @@ use crate::{
     raft::{self, RaftNode},
     seams::Seams,
     state::MEMBER_BYTES_MAX,
-    transport::{Credentials, Endpoint, Links, Switchboard, Wiring, accept_all},
+    transport::{Endpoint, Links, Switchboard, Wiring, accept_all},
 };
 
 /// A node that has its key and its port, and no place yet.
@@ -119,7 +120,7 @@ impl Arrival {
 
     async fn found(&self, founding: Founding) -> Result<Place> {
         let now = self.seams.clock.unix_ms();
-        let (founding, membership) = found(founding, self.uuid, &self.key, &self.store, now).await?;
+        let (founding, membership) = found(founding, self.uuid, &self.key, &self.store, now, self.life()).await?;
         tracing::info!(mesh = %founding.mesh, members = founding.members.len(), "founding a mesh");
         Ok(Place { membership, founding: Some(founding), returns: false })
     }
@@ -146,7 +147,10 @@ impl Arrival {
         let links = Links::new();
         let raft =
             RaftNode::open(me, &self.seams, &self.config.timing, &self.config.mesh, Arc::new(links.clone())).await?;
-        self.endpoint.serve_member(&self.credentials(&membership))?;
+        let keyring = self.keyring(&membership).await?;
+        let renewal = self.renewal(me, &keyring);
+        let membership = renewal.at_home(membership).await?;
+        self.endpoint.serve_member(&credentials(&membership, &self.key))?;
         let wiring = Wiring {
             me,
             outbound_only: self.config.outbound_only,
@@ -165,11 +169,19 @@ impl Arrival {
         let leading = raft::lead(raft.clone(), links.watch(), self.seams.clock.clone(), self.config.timing.clone());
         tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(leading));
 
-        let authority = self.store.authority(&membership.ca_certificate).await?;
-        let admissions = Arc::new(self.admissions(&membership, authority.as_ref(), &proposer)?);
+        let renewing = renewal.keep(membership.clone(), proposer.clone());
+        tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(renewing));
+
+        let succession = Succession { keyring: keyring.clone(), store: self.store.clone(), proposer: proposer.clone() };
+        tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(succession.run()));
+
+        let authority = Arc::new(self.authority(&keyring, &proposer));
+        let serving = authority.clone().serve(board.serve(StreamTag::Authority)?);
+        tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(serving));
+        let admissions = Arc::new(self.admissions(&membership, authority, &proposer));
         match founding.filter(|_| raft.state().mesh.is_none()) {
             Some(founding) => {
-                let founding = FoundingDesk::new(founding, self.store.clone(), self.seams.clock.clone())?;
+                let founding = FoundingDesk::new(founding, self.store.clone(), self.seams.clock.clone(), self.life())?;
                 let founding = Arc::new(founding);
                 self.desk.found(founding.clone());
                 settle::begin(&founding, &raft, &links, &proposer).await?;
@@ -194,39 +206,55 @@ impl Arrival {
                 raft,
                 board,
                 proposer,
-                authority: authority.map(Arc::new),
+                keyring,
                 alive: self.alive,
             }),
         })
     }
 
-    fn credentials(&self, membership: &Membership) -> Credentials {
-        Credentials {
-            certificate: CertificateDer::from(membership.certificate.clone()),
-            ca: CertificateDer::from(membership.ca_certificate.clone()),
-            key: self.key.tls_key(),
+    /// Of the certificates this node issues.
+    fn life(&self) -> Duration {
+        Duration::from_millis(self.config.timing.certificate_life_ms)
+    }
+
+    async fn keyring(&self, membership: &Membership) -> Result<Arc<Keyring>> {
+        let authority = self.store.authority(&membership.ca_certificate).await?;
+        Ok(Arc::new(Keyring::new(&membership.ca_certificate, authority)?))
+    }
+
+    fn renewal(&self, me: NodeId, keyring: &Arc<Keyring>) -> Renewal {
+        Renewal {
+            me,
+            key: self.key.clone(),
+            keyring: keyring.clone(),
+            store: self.store.clone(),
+            endpoint: self.endpoint.clone(),
+            clock: self.seams.clock.clone(),
+            life: self.life(),
+            seed: self.seams.seed,
         }
     }
 
-    fn admissions(
-        &self,
-        membership: &Membership,
-        authority: Option<&Authority>,
-        proposer: &Proposer,
-    ) -> Result<Admissions> {
-        let ca_certificate = membership.ca_certificate.clone();
-        let authority = authority.map(|keys| CertificateAuthority::open(keys, &ca_certificate)).transpose()?;
-        Ok(Admissions {
+    fn authority(&self, keyring: &Arc<Keyring>, proposer: &Proposer) -> AuthorityDesk {
+        AuthorityDesk {
+            keyring: keyring.clone(),
+            proposer: proposer.clone(),
+            clock: self.seams.clock.clone(),
+            life: self.life(),
+        }
+    }
+
+    fn admissions(&self, membership: &Membership, authority: Arc<AuthorityDesk>, proposer: &Proposer) -> Admissions {
+        Admissions {
             mesh: membership.mesh,
             me: membership.node,
             mesh_name: self.config.mesh.clone(),
             own_token: self.token.clone(),
             enrolled_with: membership.members.clone(),
-            ca_certificate,
             authority,
             proposer: proposer.clone(),
             clock: self.seams.clock.clone(),
-        })
+        }
     }
 }
 

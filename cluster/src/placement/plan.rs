@@ -4,12 +4,14 @@
 //! 2. Seats left go to other members that are up and fit: fewest roles first, then smallest id.
 //! 3. Seats left even then stay with holders that are down: nobody else can take them, so the role is there again with
 //!    its node, without another decision. They never hold a seat that a live member could have.
-//! 4. A draining member keeps a role only while no member that is up can hold it at all.
+//! 4. A member that is to drain is given nothing. It keeps a role only until another holds it: over the plan that gives
+//!    its seat to another, and while those who could take it are all down. A role that no other member fits is taken from
+//!    it at once, so that in the end it holds nothing.
 //!
 //! The planner role follows the coordinator role, since a coordinator asks the planner on its own node.
 //!
-//! INVARIANT: applying a plan leaves nothing to plan; nobody holds a role whose labels it lacks; no role has more
-//! holders than wanted.
+//! INVARIANT: applying a plan leaves nothing to plan but to take from those who drain what they have handed over;
+//! nobody holds a role whose labels it lacks; no role has more holders than wanted, those who drain left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,19 +72,22 @@ fn seats(
         RoleCount::All => usize::MAX,
         RoleCount::AtMost(count) => count as usize,
     };
-    let fitting = || state.members.values().filter(|m| fits(m, &wanted.labels));
-    let holds = |m: &&Member| holders.contains(&m.id);
+    let (draining, staying): (Vec<&Member>, Vec<&Member>) =
+        state.members.values().filter(|m| fits(m, &wanted.labels)).partition(|m| state.draining.contains(&m.id));
+    let holds = |m: &&&Member| holders.contains(&m.id);
 
-    let mut up: Vec<NodeId> = fitting().filter(|m| m.status == MemberStatus::Up).map(|m| m.id).collect();
+    let mut up: Vec<NodeId> = staying.iter().filter(|m| m.status == MemberStatus::Up).map(|m| m.id).collect();
     up.sort_by_key(|node| (!holders.contains(node), load.get(node).copied().unwrap_or(0), *node));
     let mut seats: BTreeSet<NodeId> = up.into_iter().take(count).collect();
 
     let nobody_up = seats.is_empty();
-    let down = fitting().filter(holds).filter(|m| m.status == MemberStatus::Down).map(|m| m.id);
-    let draining = fitting().filter(holds).filter(|m| nobody_up && m.status == MemberStatus::Draining).map(|m| m.id);
+    let handing_over = !seats.is_subset(holders);
+    let down = staying.iter().filter(holds).filter(|m| m.status == MemberStatus::Down).map(|m| m.id);
     let left = count - seats.len();
-    let staying: Vec<NodeId> = draining.chain(down).take(left).collect();
-    seats.extend(staying);
+    seats.extend(down.take(left));
+    if count > 0 && (handing_over || (nobody_up && !staying.is_empty())) {
+        seats.extend(draining.iter().filter(holds).map(|m| m.id));
+    }
     seats
 }
 

@@ -25,8 +25,9 @@ fn wanted(count: RoleCount, pairs: &[(&str, &str)]) -> RoleWanted {
 }
 
 fn mesh(members: &[(u64, MemberStatus)]) -> ControlState {
+    let draining = members.iter().filter(|(_, status)| *status == Draining).map(|(id, _)| NodeId(*id)).collect();
     let members = members.iter().map(|(id, status)| (NodeId(*id), Member { status: *status, ..member(*id) }));
-    ControlState { members: members.collect(), ..ControlState::default() }
+    ControlState { members: members.collect(), draining, ..ControlState::default() }
 }
 
 fn hold(state: &mut ControlState, role: Role, nodes: &[u64]) {
@@ -40,6 +41,20 @@ fn carry_out(state: &mut ControlState, changes: &[RoleChange]) {
         assert!(news, "{change:?} changes nothing");
     }
     state.held.retain(|_, holders| !holders.is_empty());
+}
+
+/// Who holds `role` after each plan, until nothing is left to plan.
+fn steps(state: &ControlState, role: &Role) -> Vec<Vec<u64>> {
+    let (mut state, mut steps) = (state.clone(), Vec::new());
+    loop {
+        let changes = plan(&state);
+        if changes.is_empty() {
+            return steps;
+        }
+        carry_out(&mut state, &changes);
+        steps.push(state.held.get(role).map(|nodes| nodes.iter().map(|n| n.0).collect()).unwrap_or_default());
+        assert!(steps.len() <= 2, "plans do not come to an end");
+    }
 }
 
 /// Holders of `role` after the plan.
@@ -126,14 +141,46 @@ fn a_seat_of_a_node_that_is_down_moves_where_it_can() {
 }
 
 #[test]
-fn draining_gives_roles_away_unless_nobody_can_take_them() {
-    let mut state = mesh(&[(1, Draining), (2, Up)]);
-    state.wanted.insert(edge("a"), wanted(AtMost(2), &[]));
-    state.wanted.insert(edge("b"), wanted(AtMost(1), &[("node", "n1")]));
+fn who_drains_gives_its_roles_away_once_another_holds_them() {
+    let mut state = mesh(&[(1, Draining), (2, Up), (3, Up)]);
+    state.wanted.insert(edge("a"), wanted(AtMost(1), &[]));
+    state.wanted.insert(edge("b"), wanted(AtMost(2), &[]));
+    state.wanted.insert(edge("c"), wanted(AtMost(1), &[("node", "n1")]));
+    state.wanted.insert(Role::Coordinator, wanted(All, &[]));
     hold(&mut state, edge("a"), &[1]);
-    hold(&mut state, edge("b"), &[1]);
-    assert_eq!(planned(&state, &edge("a")), [2]);
-    assert_eq!(planned(&state, &edge("b")), [1]);
+    hold(&mut state, edge("b"), &[1, 2]);
+    hold(&mut state, edge("c"), &[1]);
+    hold(&mut state, Role::Coordinator, &[1, 2, 3]);
+    hold(&mut state, Role::Planner, &[1, 2, 3]);
+    assert_eq!(steps(&state, &edge("a")), [vec![1, 3], vec![3]]);
+    assert_eq!(steps(&state, &edge("b")), [vec![1, 2, 3], vec![2, 3]]);
+    // Nobody else could ever hold it, and others hold these already.
+    assert_eq!(steps(&state, &edge("c")), [vec![], vec![]] as [Vec<u64>; 2]);
+    assert_eq!(steps(&state, &Role::Coordinator)[0], [2, 3]);
+    assert_eq!(steps(&state, &Role::Planner)[0], [2, 3]);
+}
+
+#[test]
+fn who_drains_keeps_what_others_cannot_take_yet_and_is_given_nothing() {
+    let mut state = mesh(&[(1, Draining), (2, Down)]);
+    state.wanted.insert(edge("a"), wanted(AtMost(1), &[]));
+    state.wanted.insert(edge("b"), wanted(AtMost(1), &[]));
+    hold(&mut state, edge("a"), &[1]);
+    assert_eq!(plan(&state), [], "the other is down");
+    state.members.get_mut(&NodeId(2)).unwrap().status = Up;
+    assert_eq!(steps(&state, &edge("a")), [[1, 2].to_vec(), vec![2]]);
+    // Down while it drains, it is no better than up: it keeps nothing that another holds.
+    let mut state = mesh(&[(1, Down), (2, Up)]);
+    state.draining.insert(NodeId(1));
+    state.wanted.insert(Role::Coordinator, wanted(All, &[]));
+    hold(&mut state, Role::Coordinator, &[1, 2]);
+    hold(&mut state, Role::Planner, &[1, 2]);
+    assert_eq!(steps(&state, &Role::Coordinator), [[2]]);
+    // Taken back, it may hold roles again.
+    state.draining.clear();
+    state.members.get_mut(&NodeId(1)).unwrap().status = Up;
+    hold(&mut state, Role::Coordinator, &[2]);
+    assert_eq!(planned(&state, &Role::Coordinator), [1, 2]);
 }
 
 #[test]
@@ -157,20 +204,25 @@ fn any_state() -> impl Strategy<Value = ControlState> {
     let status = prop_oneof![3 => Just(Up), 1 => Just(Down), 1 => Just(Draining)];
     let label = prop::option::of(prop_oneof![Just("a".to_owned()), Just("b".to_owned())]);
     let count = prop_oneof![Just(All), (0u32..4).prop_map(AtMost)];
-    let members = prop::collection::btree_map(1u64..9, (status, label.clone()), 0..8);
+    let members = prop::collection::btree_map(1u64..9, (status, any::<bool>(), label.clone()), 0..8);
     let wanted = prop::collection::btree_map(role.clone(), (count, label), 0..6);
     let held = prop::collection::btree_map(role, prop::collection::btree_set(1u64..9, 1..5), 0..6);
     (members, wanted, held).prop_map(|(members, wanted, held)| {
         let site = |label: Option<String>| label.map(|l| ("site".to_owned(), l)).into_iter().collect();
+        // Some of those that are down are to drain when they are back.
+        let drains = |status: MemberStatus, when_back: bool| status == Draining || (status == Down && when_back);
+        let draining = members.iter().filter(|(_, (status, when_back, _))| drains(*status, *when_back));
+        let draining = draining.map(|(id, _)| NodeId(*id)).collect();
         let members = members
             .into_iter()
-            .map(|(id, (status, label))| (NodeId(id), Member { status, labels: site(label), ..member(id) }));
+            .map(|(id, (status, _, label))| (NodeId(id), Member { status, labels: site(label), ..member(id) }));
         let wanted = wanted.into_iter().map(|(role, (count, l))| (role, RoleWanted { count, labels: site(l) }));
         let held = held.into_iter().map(|(role, nodes)| (role, nodes.into_iter().map(NodeId).collect()));
         ControlState {
             members: members.collect(),
             wanted: wanted.collect(),
             held: held.collect(),
+            draining,
             ..ControlState::default()
         }
     })
@@ -180,9 +232,24 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn a_plan_is_final_bounded_and_fits(state in any_state()) {
-        let changes = plan(&state);
         let mut after = state.clone();
-        carry_out(&mut after, &changes);
+        carry_out(&mut after, &plan(&state));
+        // A role is taken from one that drains only where others hold it, or nobody who stays could.
+        for (role, holders) in &state.held {
+            let Some(wanted) = state.wanted.get(role).filter(|wanted| wanted.count != AtMost(0)) else { continue };
+            let fits = |m: &&Member| wanted.labels.iter().all(|(k, v)| m.labels.get(k) == Some(v));
+            let could = state.members.values().filter(fits).any(|m| !state.draining.contains(&m.id));
+            let drained = holders.iter().any(|n| state.draining.contains(n) && !after.holds(*n, role)
+                && state.member(*n).as_ref().is_some_and(fits));
+            if drained && could && *role != Role::Planner {
+                let kept = holders.iter().any(|n| !state.draining.contains(n) && after.holds(*n, role));
+                prop_assert!(kept, "{role} was taken before another held it");
+            }
+        }
+        // The second plan does nothing but take from those who drain.
+        let second = plan(&after);
+        prop_assert!(second.iter().all(|change| !change.held && state.draining.contains(&change.node)), "{second:?}");
+        carry_out(&mut after, &second);
         prop_assert_eq!(plan(&after), Vec::<RoleChange>::new());
 
         let empty = BTreeSet::new();
@@ -192,7 +259,8 @@ proptest! {
                 return Err(TestCaseError::fail(format!("{role} is held and not wanted")));
             };
             if let AtMost(count) = wanted.count {
-                prop_assert!(holders.len() <= count as usize);
+                let stay = holders.iter().filter(|node| !state.draining.contains(node)).count();
+                prop_assert!(stay <= count as usize);
             }
             let up = |node: &NodeId| after.members[node].status == Up;
             for node in holders {
@@ -209,7 +277,7 @@ proptest! {
                 m.status == Up && !holders.contains(&m.id) && wanted.labels.iter().all(|(k, v)| m.labels.get(k) == Some(v))
             });
             prop_assert!(!idle || holders.iter().all(up));
-            let draining = holders.iter().any(|n| after.members[n].status == Draining);
+            let draining = holders.iter().any(|n| state.draining.contains(n));
             prop_assert!(!draining || !holders.iter().any(up));
         }
     }

@@ -65,6 +65,16 @@ impl Contacts {
         connected.map(|(node, _)| *node).collect()
     }
 
+    /// Members out of contact for at least so long.
+    pub fn lost(&self, now: Duration, grace: Duration) -> BTreeSet<NodeId> {
+        let since = |contact: &Contact| match contact {
+            Contact::Connected => None,
+            Contact::NotYet { since } | Contact::Lost { since } => Some(*since),
+        };
+        let lost = self.seen.iter().filter(|(_, contact)| since(contact).is_some_and(|since| since + grace <= now));
+        lost.map(|(node, _)| *node).collect()
+    }
+
     /// Members out of contact for longer than their grace.
     pub fn gone(&self, now: Duration) -> BTreeSet<NodeId> {
         self.deadlines().filter(|(_, deadline)| *deadline <= now).map(|(node, _)| node).collect()
@@ -120,5 +130,23 @@ mod tests {
         contacts.observe(nodes(&[2]).into_iter(), &BTreeMap::new(), ms(4000));
         contacts.observe(nodes(&[2, 3]).into_iter(), &BTreeMap::new(), ms(4000));
         assert_eq!(contacts.gone(ms(6000)), nodes(&[2]));
+    }
+
+    #[test]
+    fn a_longer_loss_counts_from_the_loss_as_well_and_a_return_ends_it() {
+        use LinkState::{Connected, Lost};
+        let mut contacts = Contacts::new(FIRST);
+        let mut observe = |links: &[(u64, LinkState)], now| {
+            let links = links.iter().map(|(id, link)| (NodeId(*id), *link)).collect();
+            contacts.observe(nodes(&[2, 3]).into_iter(), &links, now);
+            contacts.lost(now, ms(30_000))
+        };
+        assert_eq!(observe(&[(2, Connected)], ms(0)), nodes(&[]));
+        assert_eq!(observe(&[(2, Connected)], ms(29_999)), nodes(&[]));
+        assert_eq!(observe(&[(2, Lost)], ms(30_000)), nodes(&[3]), "never seen since the start");
+        assert_eq!(observe(&[(2, Connected)], ms(50_000)), nodes(&[3]));
+        assert_eq!(observe(&[(2, Lost), (3, Connected)], ms(60_000)), nodes(&[]));
+        assert_eq!(observe(&[], ms(89_999)), nodes(&[]));
+        assert_eq!(observe(&[], ms(90_000)), nodes(&[2]));
     }
 }

@@ -1,20 +1,18 @@
 //! What a leader has to do, as a pure function of what it sees: an empty list means that all is as it should be.
 //!
-//! INVARIANT: a voter is never taken away because it is down: it would come back as one whose vote is gone while it
-//! may still hold what it has voted. Only a member that was removed leaves the log. Voters are added so that their
-//! number is odd, and only once they have caught up.
+//! INVARIANT: only a member that was removed leaves the log; one that is down goes on learning when it comes back. Who
+//! votes is decided in `seats`, one change at a time, and a change that was begun is ended before anything else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use greylag_protocol::{
     NodeId,
-    state::{Command, ControlState, Member, MemberStatus},
+    state::{Command, ControlState, Member, MemberStatus, Role, RoleChange},
 };
 
+use super::seats::seats;
 use crate::placement::plan;
 
-/// Voters are spread over the values of this label; a node without it is a domain of its own.
-pub(super) const DOMAIN_LABEL: &str = "zone";
 /// Role changes committed at once; the rest follows.
 const ASSIGN_CHANGES_MAX: usize = 4096;
 
@@ -38,7 +36,11 @@ pub(super) struct Sight<'a> {
     pub connected: &'a BTreeSet<NodeId>,
     /// Out of contact for longer than the grace.
     pub gone: &'a BTreeSet<NodeId>,
+    /// Out of contact for so long that their seats as voters go to others.
+    pub lost: &'a BTreeSet<NodeId>,
     pub now_unix_ms: u64,
+    /// Time that queries under way have to end on a node that drains.
+    pub drain_grace_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +67,7 @@ pub(super) fn duties(sight: &Sight<'_>) -> Vec<Duty> {
     // Placement holds at the epoch it was computed from: nothing else may be about to raise it.
     if !duties.iter().any(|duty| matches!(duty, Duty::Propose(_))) {
         let mut changes = plan(sight.state);
+        changes.retain(|change| !has_time(sight, change));
         changes.truncate(ASSIGN_CHANGES_MAX);
         if !changes.is_empty() {
             duties.push(Duty::Propose(Command::Assign { at: sight.state.epoch, changes }));
@@ -73,10 +76,24 @@ pub(super) fn duties(sight: &Sight<'_>) -> Vec<Duty> {
     duties
 }
 
+/// Whether a role is to stay for a while with a node that drains, for the queries that it serves. What nobody wants any
+/// more goes at once, and so does what a node holds that is down.
+fn has_time(sight: &Sight<'_>, change: &RoleChange) -> bool {
+    let Some(member) = sight.state.member(change.node) else { return false };
+    let wanted = change.role == Role::Planner || sight.state.wanted.contains_key(&change.role);
+    if change.held || !wanted || member.status != MemberStatus::Draining {
+        return false;
+    }
+    // A start that lies ahead is another clock's, by which nobody waits longer than once.
+    let (since, now) = (member.status_since_unix_ms, sight.now_unix_ms);
+    since.abs_diff(now) < sight.drain_grace_ms
+}
+
 fn statuses(sight: &Sight<'_>) -> Vec<Duty> {
     let change = |member: &Member| {
         let here = member.id == sight.me || sight.connected.contains(&member.id);
         let to = match member.status {
+            MemberStatus::Down if here && sight.state.draining.contains(&member.id) => MemberStatus::Draining,
             MemberStatus::Down if here => MemberStatus::Up,
             MemberStatus::Up | MemberStatus::Draining if sight.gone.contains(&member.id) && !here => MemberStatus::Down,
             _ => return None,
@@ -96,7 +113,7 @@ fn should_hand_over(sight: &Sight<'_>) -> bool {
     leaving && sight.log.voters.iter().any(|node| *node != sight.me && is_up(sight, *node))
 }
 
-fn is_up(sight: &Sight<'_>, node: NodeId) -> bool {
+pub(super) fn is_up(sight: &Sight<'_>, node: NodeId) -> bool {
     let up = sight.state.member(node).is_some_and(|member| member.status == MemberStatus::Up);
     up && (node == sight.me || sight.connected.contains(&node))
 }
@@ -108,51 +125,21 @@ fn log_membership(sight: &Sight<'_>) -> Option<Duty> {
         return Some(Duty::ChangeVoters(voters.clone()));
     }
     let in_log = |node: &NodeId| log.voters.contains(node) || log.learners.contains(node);
+    let voters = seats(sight);
+    let removed_votes = sight.state.removed.iter().any(|node| log.voters.contains(node) && *node != sight.me);
+    if let Some(voters) = voters.clone().filter(|_| removed_votes)
+        && voters.len() >= log.voters.len()
+    {
+        // Its seat is given away before it goes, so that no loss is worse for the removal.
+        return Some(Duty::ChangeVoters(voters));
+    }
     if let Some(node) = sight.state.removed.iter().find(|node| in_log(node) && **node != sight.me) {
         return Some(Duty::RemoveFromLog(*node));
     }
     if let Some(member) = sight.state.members.values().find(|member| !in_log(&member.id)) {
         return Some(Duty::AddLearner { node: member.id, address: member.address.clone() });
     }
-    let promoted = promotions(sight);
-    (!promoted.is_empty()).then(|| Duty::ChangeVoters(log.voters.union(&promoted).copied().collect()))
-}
-
-/// Learners to make voters: up to 1, 3 or 5 voters, as many as the mesh has nodes for.
-fn promotions(sight: &Sight<'_>) -> BTreeSet<NodeId> {
-    let voters = &sight.log.voters;
-    let reachable = |member: &&Member| !member.outbound_only && is_up(sight, member.id);
-    let able: Vec<&Member> = sight.state.members.values().filter(reachable).collect();
-    let target = match able.len() {
-        5.. => 5,
-        3.. => 3,
-        _ => 1,
-    };
-    let mut candidates: Vec<&Member> = able
-        .into_iter()
-        .filter(|m| sight.log.learners.contains(&m.id) && sight.log.caught_up.contains(&m.id))
-        .collect();
-    let size = target.min(voters.len() + candidates.len());
-    // An even number of voters survives no more losses than one less.
-    let size = if size.is_multiple_of(2) { size.saturating_sub(1) } else { size };
-
-    let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
-    let voting = voters.iter().filter_map(|node| sight.state.member(*node));
-    for zone in voting.filter_map(|member| member.labels.get(DOMAIN_LABEL)) {
-        *domains.entry(zone).or_default() += 1;
-    }
-    let mut promoted = BTreeSet::new();
-    while voters.len() + promoted.len() < size {
-        let crowd = |m: &Member| m.labels.get(DOMAIN_LABEL).map_or(0, |zone| *domains.get(zone.as_str()).unwrap_or(&0));
-        let best = candidates.iter().enumerate().min_by_key(|(_, m)| (crowd(m), m.id)).map(|(i, _)| i);
-        let Some(best) = best else { break };
-        let member = candidates.swap_remove(best);
-        if let Some(zone) = member.labels.get(DOMAIN_LABEL) {
-            *domains.entry(zone).or_default() += 1;
-        }
-        promoted.insert(member.id);
-    }
-    promoted
+    voters.map(Duty::ChangeVoters)
 }
 
 /// The state tells everybody who votes.

@@ -8,23 +8,24 @@ use greylag_protocol::{
     state::{Command, ControlState, MemberStatus, Role, RoleChange, RoleCount, RoleWanted},
 };
 
-use super::duties::{DOMAIN_LABEL, Duty, LogMembership, Sight, duties};
+use super::duties::{Duty, LogMembership, Sight, duties};
 use crate::state::{apply, fixture::form};
 
-struct Scene {
-    state: ControlState,
-    log: LogMembership,
-    connected: BTreeSet<NodeId>,
-    gone: BTreeSet<NodeId>,
+pub(super) struct Scene {
+    pub state: ControlState,
+    pub log: LogMembership,
+    pub connected: BTreeSet<NodeId>,
+    pub gone: BTreeSet<NodeId>,
+    pub lost: BTreeSet<NodeId>,
 }
 
-fn nodes(ids: impl IntoIterator<Item = u64>) -> BTreeSet<NodeId> {
+pub(super) fn nodes(ids: impl IntoIterator<Item = u64>) -> BTreeSet<NodeId> {
     ids.into_iter().map(NodeId).collect()
 }
 
 impl Scene {
     /// Members `1..=members`, of whom the first `voters` vote and the rest learn, all caught up and connected to 1.
-    fn new(members: u64, voters: u64) -> Self {
+    pub fn new(members: u64, voters: u64) -> Self {
         let mut state = ControlState::default();
         apply(&mut state, &form(1..=members));
         for (id, member) in &mut state.members {
@@ -36,22 +37,26 @@ impl Scene {
             unfinished: None,
             caught_up: nodes(2..=members),
         };
-        Self { state, log, connected: nodes(2..=members), gone: BTreeSet::new() }
+        Self { state, log, connected: nodes(2..=members), gone: BTreeSet::new(), lost: BTreeSet::new() }
     }
 
-    fn lose(&mut self, id: u64) {
+    pub fn lose(&mut self, id: u64) {
         self.connected.remove(&NodeId(id));
         self.gone.insert(NodeId(id));
     }
 
-    fn down(&mut self, id: u64) {
+    pub fn drain(&mut self, id: u64) {
+        apply(&mut self.state, &Command::SetDraining { node: NodeId(id), draining: true, now_unix_ms: 0 });
+    }
+
+    pub fn down(&mut self, id: u64) {
         self.lose(id);
         self.state.members.get_mut(&NodeId(id)).unwrap().status = MemberStatus::Down;
     }
 
-    fn duties(&self) -> Vec<Duty> {
-        let Self { state, log, connected, gone } = self;
-        duties(&Sight { me: NodeId(1), state, log, connected, gone, now_unix_ms: 9 })
+    pub fn duties(&self) -> Vec<Duty> {
+        let Self { state, log, connected, gone, lost } = self;
+        duties(&Sight { me: NodeId(1), state, log, connected, gone, lost, now_unix_ms: 9, drain_grace_ms: 5 })
     }
 }
 
@@ -78,10 +83,13 @@ fn the_lost_are_down_and_the_found_are_up() {
     scene.state.members.get_mut(&NodeId(1)).unwrap().status = Down;
     assert_eq!(scene.duties(), [set_status(1, Down, Up), set_status(2, Up, Down), set_status(4, Down, Up)]);
     let mut scene = Scene::new(3, 3);
-    scene.state.members.get_mut(&NodeId(2)).unwrap().status = Draining;
+    scene.drain(2);
     assert_eq!(scene.duties(), []);
     scene.lose(2);
     assert_eq!(scene.duties(), [set_status(2, Draining, Down)]);
+    scene.down(2);
+    scene.connected.insert(NodeId(2));
+    assert_eq!(scene.duties(), [set_status(2, Down, Draining)]);
 }
 
 #[test]
@@ -100,52 +108,6 @@ fn members_join_the_log_and_removed_ones_leave_it() {
 }
 
 #[test]
-fn voters_are_one_three_or_five() {
-    let voters = |scene: &Scene| match scene.duties().as_slice() {
-        [] => None,
-        [Duty::ChangeVoters(voters), ..] => Some(voters.iter().map(|n| n.0).collect::<Vec<_>>()),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(voters(&Scene::new(2, 1)), None, "two voters survive no more than one");
-    assert_eq!(voters(&Scene::new(3, 1)), Some(vec![1, 2, 3]));
-    assert_eq!(voters(&Scene::new(4, 1)), Some(vec![1, 2, 3]));
-    assert_eq!(voters(&Scene::new(7, 3)), Some(vec![1, 2, 3, 4, 5]));
-    assert_eq!(voters(&Scene::new(7, 5)), None);
-    assert_eq!(voters(&Scene::new(3, 2)), Some(vec![1, 2, 3]));
-    assert_eq!(voters(&Scene::new(4, 4)), None);
-    // Not the one behind, not the one that cannot be dialled, not the one that is down.
-    let mut scene = Scene::new(4, 1);
-    scene.log.caught_up.remove(&NodeId(2));
-    assert_eq!(voters(&scene), Some(vec![1, 3, 4]));
-    scene.state.members.get_mut(&NodeId(3)).unwrap().outbound_only = true;
-    assert_eq!(voters(&scene), None);
-    let mut scene = Scene::new(5, 1);
-    scene.down(2);
-    assert_eq!(voters(&scene), Some(vec![1, 3, 4]));
-    // Three of the five that five voters need have not caught up: three for now.
-    let mut scene = Scene::new(5, 1);
-    scene.log.caught_up = nodes([4, 5]);
-    assert_eq!(voters(&scene), Some(vec![1, 4, 5]));
-    // A voter that is down is not replaced.
-    let mut scene = Scene::new(4, 3);
-    scene.down(2);
-    assert_eq!(voters(&scene), None);
-}
-
-#[test]
-fn voters_are_spread_over_zones() {
-    let mut scene = Scene::new(6, 1);
-    for (id, zone) in [(1, "a"), (2, "a"), (3, "b"), (4, "b"), (5, "c"), (6, "c")] {
-        let labels = &mut scene.state.members.get_mut(&NodeId(id)).unwrap().labels;
-        labels.insert(DOMAIN_LABEL.to_owned(), zone.to_owned());
-    }
-    // Room for three only.
-    scene.down(6);
-    scene.down(4);
-    assert_eq!(scene.duties()[0], Duty::ChangeVoters(nodes([1, 3, 5])));
-}
-
-#[test]
 fn a_change_that_was_begun_is_ended_first() {
     let mut scene = Scene::new(5, 3);
     scene.log.unfinished = Some(nodes([1, 2]));
@@ -156,8 +118,12 @@ fn a_change_that_was_begun_is_ended_first() {
 #[test]
 fn a_leader_that_leaves_hands_over() {
     let mut scene = Scene::new(3, 3);
-    scene.state.members.get_mut(&NodeId(1)).unwrap().status = MemberStatus::Draining;
+    scene.drain(1);
     assert_eq!(scene.duties(), [Duty::HandOver]);
+    // It votes alone: its seat goes to the other, and with it the lead.
+    let mut scene = Scene::new(2, 1);
+    scene.drain(1);
+    assert_eq!(scene.duties()[0], Duty::ChangeVoters(nodes([2])));
     let mut scene = Scene::new(3, 3);
     apply(&mut scene.state, &Command::Remove { node: NodeId(1) });
     assert_eq!(scene.duties(), [Duty::HandOver]);
@@ -168,15 +134,53 @@ fn a_leader_that_leaves_hands_over() {
 }
 
 #[test]
+fn queries_have_time_to_end_on_a_node_that_drains() {
+    let assigned = |scene: &Scene| {
+        let assign = |duty| match duty {
+            Duty::Propose(Command::Assign { changes, .. }) => {
+                Some(changes.into_iter().map(|change| (change.node.0, change.held)).collect::<Vec<_>>())
+            }
+            _ => None,
+        };
+        scene.duties().into_iter().find_map(assign)
+    };
+    let mut scene = Scene::new(2, 1);
+    scene.state.wanted.insert(Role::Policy, RoleWanted { count: RoleCount::AtMost(1), labels: BTreeMap::new() });
+    scene.state.held.insert(Role::Policy, nodes([2]));
+    scene.drain(2);
+    let since = |scene: &mut Scene, at| scene.state.members.get_mut(&NodeId(2)).unwrap().status_since_unix_ms = at;
+    // It is given to the other at once, and taken when the time is up: five of nine.
+    since(&mut scene, 8);
+    assert_eq!(assigned(&scene), Some(vec![(1, true)]));
+    scene.state.held.insert(Role::Policy, nodes([1, 2]));
+    assert_eq!(assigned(&scene), None);
+    since(&mut scene, 5);
+    assert_eq!(assigned(&scene), None);
+    since(&mut scene, 4);
+    assert_eq!(assigned(&scene), Some(vec![(2, false)]));
+    since(&mut scene, 1_000);
+    assert_eq!(assigned(&scene), Some(vec![(2, false)]), "by a clock that is far ahead");
+    // Who is down serves nothing, and nobody waits for what is not wanted.
+    since(&mut scene, 8);
+    scene.down(2);
+    assert_eq!(assigned(&scene), Some(vec![(2, false)]));
+    let mut scene = Scene::new(2, 1);
+    scene.state.held.insert(Role::Policy, nodes([2]));
+    scene.drain(2);
+    since(&mut scene, 8);
+    assert_eq!(assigned(&scene), Some(vec![(2, false)]));
+}
+
+#[test]
 fn roles_are_placed_when_nothing_else_moves_the_epoch() {
-    let mut scene = Scene::new(2, 2);
+    let mut scene = Scene::new(2, 1);
     scene.state.wanted.insert(Role::Policy, RoleWanted { count: RoleCount::All, labels: BTreeMap::new() });
     let change = |node| RoleChange { role: Role::Policy, node: NodeId(node), held: true };
     let assign = Command::Assign { at: Epoch(1), changes: vec![change(1), change(2)] };
     assert_eq!(scene.duties(), [Duty::Propose(assign)]);
     scene.lose(2);
     assert_eq!(scene.duties(), [set_status(2, MemberStatus::Up, MemberStatus::Down)]);
-    let mut scene = Scene::new(2, 2);
-    scene.state.members.get_mut(&NodeId(2)).unwrap().voter = false;
-    assert_eq!(scene.duties(), [Duty::Propose(Command::SetVoter { node: NodeId(2), voter: true })]);
+    let mut scene = Scene::new(2, 1);
+    scene.state.members.get_mut(&NodeId(2)).unwrap().voter = true;
+    assert_eq!(scene.duties(), [Duty::Propose(Command::SetVoter { node: NodeId(2), voter: false })]);
 }

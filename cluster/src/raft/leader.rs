@@ -37,6 +37,8 @@ pub async fn lead(
     let leader = Leader {
         contacts: Contacts::new(Duration::from_millis(2 * timing.idle_timeout_ms)),
         tick: Duration::from_millis(timing.heartbeat_ms),
+        voter_grace: Duration::from_millis(timing.voter_grace_ms),
+        drain_grace_ms: timing.drain_grace_ms,
         start: Instant::now(),
         sure_of_term: None,
         raft: raft.clone(),
@@ -56,6 +58,9 @@ struct Leader {
     contacts: Contacts,
     /// Things that nobody tells of, such as a learner that has caught up, are looked for this often.
     tick: Duration,
+    /// A voter out of contact for this long gives its seat to another.
+    voter_grace: Duration,
+    drain_grace_ms: u64,
     start: Instant,
     /// The term in which this node has made sure that it leads.
     sure_of_term: Option<u64>,
@@ -139,13 +144,16 @@ impl Leader {
     }
 
     fn due(&self) -> Vec<Duty> {
+        let now = self.start.elapsed();
         let sight = Sight {
             me: self.raft.id(),
             state: &self.raft.state(),
             log: &self.raft.log_membership(),
             connected: &self.contacts.connected(),
-            gone: &self.contacts.gone(self.start.elapsed()),
+            gone: &self.contacts.gone(now),
+            lost: &self.contacts.lost(now, self.voter_grace),
             now_unix_ms: self.clock.unix_ms(),
+            drain_grace_ms: self.drain_grace_ms,
         };
         duties(&sight)
     }

@@ -135,6 +135,138 @@ async fn members_join_the_log_and_become_voters_and_leave() {
     assert!(leader.state().removed.contains(&NodeId(3)));
 }
 
+fn voters(node: &RaftNode) -> Vec<u64> {
+    node.membership().0.into_iter().map(|id| id.0).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voter_that_stays_away_is_replaced_and_learns_when_it_is_back() {
+    let grace = Duration::from_millis(timing().voter_grace_ms);
+    let (world, leader) = dutiful(3).await;
+    admit(&world, &leader, 4).await;
+    until(&leader, "the learner", |s| s.members.len() == 4).await;
+    let lost = if leader.id() == NodeId(2) { 3 } else { 2 };
+    // A voter that is back in time keeps its seat.
+    world.kill(lost).await;
+    tokio::time::sleep(grace - Duration::from_secs(1)).await;
+    world.start_with_duties(lost).await;
+    tokio::time::sleep(grace).await;
+    assert_eq!(voters(&leader), [1, 2, 3]);
+
+    world.kill(lost).await;
+    let took = until(&leader, "the replacement", |s| s.members[&NodeId(4)].voter).await;
+    assert!(took >= grace && took < grace + Duration::from_secs(1), "{took:?}");
+    until(&leader, "the flag", |s| !s.members[&NodeId(lost)].voter).await;
+    assert_eq!(voters(&leader).len(), 3);
+    // The new voter counts: another loss leaves a majority.
+    let second = (1..=3).find(|id| *id != lost && NodeId(*id) != leader.id()).unwrap();
+    world.kill(second).await;
+    want(&leader, Role::Policy, RoleCount::AtMost(1)).await;
+    let back = world.start_with_duties(lost).await;
+    // It is back as a learner, has the log, and takes the second one's seat once that one is away for too long.
+    until(&back, "the log", |s| s.wanted.contains_key(&Role::Policy)).await;
+    assert!(!voters(&leader).contains(&lost));
+    until(&leader, "the seat", |s| s.members[&NodeId(lost)].voter).await;
+    world.start_with_duties(second).await;
+    tokio::time::sleep(2 * grace).await;
+    assert!(voters(&leader).len() == 3 && !voters(&leader).contains(&second));
+    assert_eq!(world.leader().await.id(), leader.id(), "who returns unseats nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_stays_away_is_replaced_as_a_voter_too() {
+    let (world, leader) = dutiful(3).await;
+    admit(&world, &leader, 4).await;
+    until(&leader, "the learner", |s| s.members.len() == 4).await;
+    let dead = leader.id().0;
+    world.kill(dead).await;
+    let next = world.leader().await;
+    until(&next, "the replacement", |s| s.members[&NodeId(4)].voter && !s.members[&NodeId(dead)].voter).await;
+    world.start_with_duties(dead).await;
+    until(&next, "the return", |s| status(s, dead) == Some(MemberStatus::Up)).await;
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    assert_eq!(voters(&next).len(), 3);
+    assert!(voters(&next).contains(&4) && !voters(&next).contains(&dead));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_voter_s_seat_goes_to_a_learner() {
+    let (world, leader) = dutiful(3).await;
+    admit(&world, &leader, 4).await;
+    until(&leader, "the learner", |s| s.members.len() == 4).await;
+    let removed = if leader.id() == NodeId(2) { 3 } else { 2 };
+    leader.propose(Command::Remove { node: NodeId(removed) }).await.unwrap();
+    until(&leader, "the replacement", |s| s.members[&NodeId(4)].voter).await;
+    timeout(Duration::from_secs(10), async {
+        while leader.addresses().contains_key(&NodeId(removed)) {
+            assert_eq!(voters(&leader).len(), 3);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
+    world.stop(removed).await;
+    // With three left there are three; with two left there is one.
+    let next = if leader.id() == NodeId(1) { 4 } else { 1 };
+    leader.propose(Command::Remove { node: NodeId(next) }).await.unwrap();
+    until(&leader, "one voter", |s| s.members.values().filter(|m| m.voter).count() == 1).await;
+    assert_eq!(voters(&leader), [leader.id().0]);
+    want(&leader, Role::Policy, RoleCount::AtMost(1)).await;
+}
+
+async fn drain(leader: &RaftNode, id: u64, draining: bool) {
+    let command = Command::SetDraining { node: NodeId(id), draining, now_unix_ms: 1 };
+    assert!(matches!(leader.propose(command).await.unwrap(), Outcome::Done { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_node_gives_roles_and_seat_away_and_takes_them_back() {
+    let (world, leader) = dutiful(3).await;
+    want(&leader, Role::Coordinator, RoleCount::All).await;
+    want(&leader, Role::Policy, RoleCount::AtMost(3)).await;
+    until(&leader, "placement", |s| holders(s, &Role::Policy) == [1, 2, 3] && holders(s, &Role::Planner).len() == 3)
+        .await;
+    let drained = if leader.id() == NodeId(2) { 3 } else { 2 };
+    drain(&leader, drained, true).await;
+    until(&leader, "the drain", |s| s.roles_of(NodeId(drained)).is_empty()).await;
+    // Nobody could take its seat so far.
+    assert_eq!(voters(&leader), [1, 2, 3]);
+    admit(&world, &leader, 4).await;
+    until(&leader, "the seat", |s| !s.members[&NodeId(drained)].voter && s.members[&NodeId(4)].voter).await;
+    world.kill(drained).await;
+    until(&leader, "the loss", |s| status(s, drained) == Some(MemberStatus::Down)).await;
+    world.start_with_duties(drained).await;
+    until(&leader, "the return", |s| status(s, drained) == Some(MemberStatus::Draining)).await;
+    assert!(leader.state().roles_of(NodeId(drained)).is_empty());
+    drain(&leader, drained, false).await;
+    until(&leader, "its roles", |s| s.holds(NodeId(drained), &Role::Coordinator)).await;
+    assert!(!voters(&leader).contains(&drained), "a seat is not given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_drains_leads_no_more_even_where_it_votes_alone() {
+    let (world, leader) = dutiful(1).await;
+    admit(&world, &leader, 2).await;
+    until(&leader, "the other", |s| s.members.len() == 2).await;
+    drain(&leader, 1, true).await;
+    let next = timeout(Duration::from_secs(10), async {
+        loop {
+            let next = world.leader().await;
+            if next.id() == NodeId(2) {
+                return next;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
+    until(&next, "the flags", |s| !s.members[&NodeId(1)].voter && s.members[&NodeId(2)].voter).await;
+    assert_eq!(voters(&next), [2]);
+    world.kill(1).await;
+    want(&next, Role::Policy, RoleCount::AtMost(1)).await;
+    until(&next, "placement", |s| holders(s, &Role::Policy) == [2]).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lost_leader_is_noticed_by_the_next() {
     let (world, leader) = dutiful(3).await;

@@ -14,6 +14,7 @@ mod machine;
 mod membership;
 mod network;
 mod node;
+mod seats;
 mod settings;
 mod types;
 mod writer;
@@ -28,6 +29,8 @@ mod duties_test;
 mod leader_test;
 #[cfg(test)]
 mod node_test;
+#[cfg(test)]
+mod seats_test;
 #[cfg(test)]
 mod store_test;
 #[cfg(test)]

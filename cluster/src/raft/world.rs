@@ -417,5 +417,12 @@ impl World {
 }
 
 pub(super) fn timing() -> Timing {
-    Timing { heartbeat_ms: 50, election_ms_min: 200, election_ms_max: 400, call_timeout_ms: 2000, ..Timing::default() }
+    Timing {
+        heartbeat_ms: 50,
+        election_ms_min: 200,
+        election_ms_max: 400,
+        voter_grace_ms: 10_000,
+        call_timeout_ms: 2000,
+        ..Timing::default()
+    }
 }

@@ -73,6 +73,9 @@ fn change(state: &mut ControlState, command: &Command) -> Result<Change> {
         Command::Assign { at, changes } => assign(state, *at, changes),
         Command::PutGrant { grant } => grants::put(state, grant),
         Command::RevokeGrant { id } => grants::revoke(state, id),
+        Command::SetDraining { node, draining, now_unix_ms } => {
+            members::set_draining(state, *node, *draining, *now_unix_ms)
+        }
     }
 }
 

@@ -61,6 +61,10 @@ fn set_status(node: u64, from: MemberStatus, to: MemberStatus) -> Command {
     Command::SetStatus { node: NodeId(node), from, to, now_unix_ms: 50 }
 }
 
+fn drain(node: u64, draining: bool) -> Command {
+    Command::SetDraining { node: NodeId(node), draining, now_unix_ms: 60 }
+}
+
 fn hold(role: Role, node: u64, at: Epoch) -> Command {
     Command::Assign { at, changes: vec![RoleChange { role, node: NodeId(node), held: true }] }
 }
@@ -130,7 +134,7 @@ fn ids_of_removed_members_do_not_come_back() {
 fn the_last_member_that_is_up_stays() {
     let mut state = formed();
     made(&mut state, set_status(2, MemberStatus::Up, MemberStatus::Down));
-    made(&mut state, set_status(3, MemberStatus::Up, MemberStatus::Draining));
+    made(&mut state, drain(3, true));
     assert_eq!(refused(&mut state, Command::Remove { node: NodeId(1) }), ErrorCode::ProposalRefused);
     made(&mut state, Command::Remove { node: NodeId(2) });
 }
@@ -159,13 +163,44 @@ fn status_is_compare_and_set() {
     let mut state = formed();
     made(&mut state, set_status(2, MemberStatus::Up, MemberStatus::Down));
     assert_eq!(state.members[&NodeId(2)].status_since_unix_ms, 50);
-    let stale = set_status(2, MemberStatus::Up, MemberStatus::Draining);
+    let stale =
+        Command::SetStatus { node: NodeId(2), from: MemberStatus::Draining, to: MemberStatus::Up, now_unix_ms: 50 };
     assert_eq!(refused(&mut state, stale), ErrorCode::VersionConflict);
     made(&mut state, set_status(2, MemberStatus::Down, MemberStatus::Up));
     made(&mut state, Command::SetVoter { node: NodeId(2), voter: false });
     assert!(!state.members[&NodeId(2)].voter);
     let unknown = Command::SetVoter { node: NodeId(9), voter: true };
     assert_eq!(refused(&mut state, unknown), ErrorCode::NotAMember);
+}
+
+#[test]
+fn draining_lasts_through_losses_until_it_is_taken_back() {
+    use MemberStatus::{Down, Draining, Up};
+    let mut state = formed();
+    let status = |state: &ControlState| state.members[&NodeId(2)].status;
+    assert_eq!(refused(&mut state, set_status(2, Up, Draining)), ErrorCode::ProposalRefused, "that is no drain");
+    made(&mut state, drain(2, true));
+    assert_eq!((status(&state), state.members[&NodeId(2)].status_since_unix_ms), (Draining, 60));
+    made(&mut state, set_status(2, Draining, Down));
+    // Whoever sees it again says what it is; here one who has not heard that it drains.
+    made(&mut state, set_status(2, Down, Up));
+    assert_eq!(status(&state), Draining);
+    made(&mut state, set_status(2, Draining, Down));
+    made(&mut state, drain(2, false));
+    assert_eq!(status(&state), Down);
+    made(&mut state, drain(2, true));
+    assert_eq!(status(&state), Down);
+    made(&mut state, set_status(2, Down, Draining));
+    made(&mut state, drain(2, false));
+    assert_eq!(status(&state), Up);
+    kept(&mut state, drain(2, false));
+    assert_eq!(refused(&mut state, drain(9, true)), ErrorCode::NotAMember);
+    // Somebody must be left to take the roles, and who is removed drains no more.
+    made(&mut state, drain(2, true));
+    made(&mut state, set_status(3, Up, Down));
+    assert_eq!(refused(&mut state, drain(1, true)), ErrorCode::ProposalRefused);
+    made(&mut state, Command::Remove { node: NodeId(2) });
+    assert!(state.draining.is_empty());
 }
 
 #[test]

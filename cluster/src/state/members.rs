@@ -1,6 +1,7 @@
 //! Commands about members: who is admitted, what they say of themselves, whether they are up, and who is taken out.
 //!
-//! INVARIANT: an id is given once. `next_node` only grows, and a removed id is remembered for ever.
+//! INVARIANT: an id is given once. `next_node` only grows, and a removed id is remembered for ever. A member that is not
+//! down is `Draining` if it is to drain, and `Up` if not.
 
 use std::collections::BTreeMap;
 
@@ -78,6 +79,11 @@ pub(super) fn set_status(
     now_unix_ms: u64,
 ) -> Result<Change> {
     let status = known(state, node)?.status;
+    let to = match (to, state.draining.contains(&node)) {
+        (MemberStatus::Up, true) => MemberStatus::Draining,
+        (MemberStatus::Draining, false) => return Err(refused(format!("{node} is not to drain"))),
+        _ => to,
+    };
     if status == to {
         return Ok(Change::None);
     }
@@ -94,6 +100,30 @@ pub(super) fn set_status(
     Ok(Change::Made)
 }
 
+pub(super) fn set_draining(state: &mut ControlState, node: NodeId, draining: bool, now_unix_ms: u64) -> Result<Change> {
+    known(state, node)?;
+    if draining == state.draining.contains(&node) {
+        return Ok(Change::None);
+    }
+    if draining {
+        if !others_up(state, node) {
+            return Err(refused(format!("{node} cannot be drained: no other member is up to take its roles")));
+        }
+        state.draining.insert(node);
+    } else {
+        state.draining.remove(&node);
+    }
+    if let Some(member) = state.members.get_mut(&node).filter(|member| member.status != MemberStatus::Down) {
+        member.status = if draining { MemberStatus::Draining } else { MemberStatus::Up };
+        member.status_since_unix_ms = now_unix_ms;
+    }
+    Ok(Change::Made)
+}
+
+fn others_up(state: &ControlState, node: NodeId) -> bool {
+    state.members.values().any(|m| m.id != node && m.status == MemberStatus::Up)
+}
+
 pub(super) fn set_voter(state: &mut ControlState, node: NodeId, voter: bool) -> Result<Change> {
     known(state, node)?;
     let Some(member) = state.members.get_mut(&node) else { return Ok(Change::None) };
@@ -107,12 +137,12 @@ pub(super) fn remove(state: &mut ControlState, node: NodeId) -> Result<Change> {
         return Ok(Change::None);
     }
     known(state, node)?;
-    let others_up = state.members.values().any(|m| m.id != node && m.status == MemberStatus::Up);
-    if !others_up {
+    if !others_up(state, node) {
         return Err(refused(format!("{node} cannot be removed: no other member is up")));
     }
     state.members.remove(&node);
     state.removed.insert(node);
+    state.draining.remove(&node);
     let roles: Vec<Role> = state.roles_of(node);
     for role in roles {
         release(state, &role, node);

@@ -69,6 +69,9 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         2 => (grant_id.clone(), 0u32..3).prop_map(|(id, uses)| Command::PutGrant { grant: grant(&id, uses) }),
         1 => grant_id.prop_map(|id| Command::RevokeGrant { id }),
+        2 => (node(), any::<bool>()).prop_map(|(node, draining)| {
+            Command::SetDraining { node, draining, now_unix_ms: 5 }
+        }),
     ]
 }
 
@@ -106,8 +109,11 @@ proptest! {
 }
 
 fn check(state: &ControlState) -> Result<(), TestCaseError> {
-    for (id, Member { id: own, .. }) in &state.members {
+    prop_assert!(state.draining.iter().all(|node| state.members.contains_key(node)));
+    for (id, Member { id: own, status, .. }) in &state.members {
         prop_assert_eq!(id, own);
+        let drains = state.draining.contains(id);
+        prop_assert!(*status == MemberStatus::Down || drains == (*status == MemberStatus::Draining));
         prop_assert!(id.0 < state.next_node && !state.removed.contains(id));
     }
     let uuids: BTreeSet<_> = state.members.values().map(|m| m.uuid).collect();

@@ -9,7 +9,11 @@ use async_trait::async_trait;
 use greylag_protocol::{
     ErrorCode, MeshError, NodeId, Result,
     frame::{ALPN_JOIN, ALPN_MESH, FrameKind},
-    messages::join::{JoinReply, JoinRequest},
+    messages::{
+        authority::{AuthorityReply, AuthorityRequest},
+        join::{JoinReply, JoinRequest},
+    },
+    wire,
 };
 use quinn::{Connection, crypto::rustls::HandshakeData};
 use tokio::sync::Semaphore;
@@ -37,6 +41,8 @@ const UNKNOWN_TIMEOUT: Duration = Duration::from_secs(2);
 #[async_trait]
 pub(crate) trait Joins: Send + Sync + 'static {
     async fn answer(&self, request: JoinRequest, channel: Channel) -> JoinReply;
+    /// Answers a member whose certificate is no good any more.
+    async fn renew(&self, request: AuthorityRequest) -> AuthorityReply;
 }
 
 /// Accepts until the endpoint is closed. `members` is set once this node is a member.
@@ -145,9 +151,17 @@ async fn serve_joiner(connection: &Connection, joins: &dyn Joins) {
     let serving = async {
         let (send, recv) = connection.accept_bi().await.map_err(|error| refusal::of_connection(&error))?;
         let (mut send, mut recv) = (FrameWriter::new(send), FrameReader::new(recv));
-        let request: JoinRequest = recv.recv(FrameKind::Join).await?;
-        let reply = joins.answer(request, Channel::of(connection)?).await;
-        send.send(FrameKind::Join, &reply).await?;
+        match recv.read_frame().await? {
+            Some((kind @ FrameKind::Join, frame)) => {
+                let request: JoinRequest = wire::decode(&frame, kind.limit())?;
+                send.send(kind, &joins.answer(request, Channel::of(connection)?).await).await?;
+            }
+            Some((kind @ FrameKind::Authority, frame)) => {
+                let request: AuthorityRequest = wire::decode(&frame, kind.limit())?;
+                send.send(kind, &joins.renew(request).await).await?;
+            }
+            _ => return Err(MeshError::new(ErrorCode::MalformedFrame, "a joiner has sent something else")),
+        }
         send.finish()?;
         send.delivered().await
     };

@@ -63,7 +63,7 @@ pub(super) fn truncated(message: &str) -> MeshError {
     MeshError::new(ErrorCode::TruncatedStream, message)
 }
 
-pub(super) fn unreachable_peer(message: &str) -> MeshError {
+pub(crate) fn unreachable_peer(message: &str) -> MeshError {
     MeshError::new(ErrorCode::PeerUnreachable, message)
 }
 

@@ -59,6 +59,16 @@ impl Switchboard {
         board
     }
 
+    pub(crate) fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// Everybody else, with where to dial them; empty for who cannot be dialled.
+    pub(crate) fn addresses(&self) -> BTreeMap<NodeId, String> {
+        let address = |peer: &Peer| if peer.can_be_dialled() { peer.address.clone() } else { String::new() };
+        self.membership.peers().iter().map(|(id, peer)| (*id, address(peer))).collect()
+    }
+
     pub(crate) fn links(&self) -> &Links {
         &self.links
     }

@@ -9,4 +9,6 @@ mod joining;
 mod loss;
 mod node;
 mod refusal;
+mod renewal;
 mod streams;
+mod succession;

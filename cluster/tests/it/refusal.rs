@@ -17,7 +17,10 @@ use rustls::pki_types::CertificateDer;
 
 use crate::node::{Node, PATIENCE, assert_code, form, founding_sites, joining_site, until};
 
-fn client(own: Option<(Vec<u8>, NodeKey)>, protocol: &[u8]) -> quinn::ClientConfig {
+/// Life of hand-made certificates.
+const LIFE: Duration = Duration::from_secs(3600);
+
+pub fn client(own: Option<(Vec<u8>, NodeKey)>, protocol: &[u8]) -> quinn::ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -55,7 +58,7 @@ fn certificate_of_another_mesh(node: NodeId, now: u64) -> (Vec<u8>, NodeKey) {
     let (authority, ca) = CertificateAuthority::mint(MeshId(uuid::Uuid::new_v4()), now).unwrap();
     let key = NodeKey::generate().unwrap();
     let ca = CertificateAuthority::open(&authority, &ca).unwrap();
-    (ca.issue(node, &key.certificate_request().unwrap(), now).unwrap().certificate, key)
+    (ca.issue(node, &key.certificate_request().unwrap(), now, LIFE).unwrap().certificate, key)
 }
 
 #[test]
@@ -71,13 +74,13 @@ fn without_a_certificate_of_this_mesh_and_a_place_in_it_nobody_is_served() {
     let ca = nodes[0].mesh.state().mesh.as_ref().unwrap().ca_certificate.clone();
     let ca = CertificateAuthority::open(&authority, &ca).unwrap();
     let key = NodeKey::generate().unwrap();
-    let issued = ca.issue(NodeId(77), &key.certificate_request().unwrap(), now).unwrap();
+    let issued = ca.issue(NodeId(77), &key.certificate_request().unwrap(), now, LIFE).unwrap();
     assert_code(&dial(&nodes[0], Some((issued.certificate, key))), ErrorCode::NotAMember);
 
     // Expired.
     let key = NodeKey::generate().unwrap();
-    let long_ago = now - Duration::from_secs(400 * 24 * 3600).as_millis() as u64;
-    let issued = ca.issue(NodeId(2), &key.certificate_request().unwrap(), long_ago).unwrap();
+    let long_ago = now - 2 * LIFE.as_millis() as u64;
+    let issued = ca.issue(NodeId(2), &key.certificate_request().unwrap(), long_ago, LIFE).unwrap();
     assert_code(&dial(&nodes[0], Some((issued.certificate, key))), ErrorCode::ForeignCertificate);
 }
 

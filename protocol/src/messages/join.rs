@@ -97,7 +97,7 @@ pub struct Enrolment {
     pub certificate: Vec<u8>,
     pub ca_certificate: Vec<u8>,
     /// The authority's own keys, sealed by nothing but this channel: given to founding voters only, so that any of
-    /// them can enrol others when the founder is gone.
+    /// them can enrol others when the founder is gone. Later voters ask for them (see `authority`).
     pub authority: Option<Authority>,
     /// Members to dial, with their addresses.
     pub members: Vec<(NodeId, String)>,

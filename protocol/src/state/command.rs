@@ -35,7 +35,7 @@ pub enum Command {
         labels: BTreeMap<String, String>,
         outbound_only: bool,
     },
-    /// Only if the status still is `from`.
+    /// Only if the status still is `from`. Who comes back while it is to drain is `Draining` and not `Up`.
     SetStatus {
         node: NodeId,
         from: MemberStatus,
@@ -72,6 +72,13 @@ pub enum Command {
     RevokeGrant {
         id: String,
     },
+    /// Whether a member is to leave its roles to others. It holds through losses, until it is taken back. Draining the
+    /// last member that is up is refused.
+    SetDraining {
+        node: NodeId,
+        draining: bool,
+        now_unix_ms: u64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +112,8 @@ impl fmt::Display for Command {
             Command::Assign { at, changes } => write!(f, "assign {} changes at {at}", changes.len()),
             Command::PutGrant { grant } => write!(f, "put grant {}", grant.id),
             Command::RevokeGrant { id } => write!(f, "revoke grant {id}"),
+            Command::SetDraining { node, draining: true, .. } => write!(f, "drain {node}"),
+            Command::SetDraining { node, .. } => write!(f, "undrain {node}"),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::ids::{Epoch, MeshId, NodeId, NodeUuid, SourceName};
 pub use command::{Command, Outcome, RoleChange};
 
 /// Version of the snapshot format.
-pub const STATE_VERSION: u16 = 1;
+pub const STATE_VERSION: u16 = 2;
 
 /// Everything the log keeps. Ordered maps only: every node iterates alike.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub struct ControlState {
     pub held: BTreeMap<Role, BTreeSet<NodeId>>,
     pub sources: BTreeMap<SourceName, Source>,
     pub grants: BTreeMap<String, Grant>,
+    /// Members that are to leave their roles to others, up or down.
+    pub draining: BTreeSet<NodeId>,
 }
 
 /// Facts fixed at foundation.
@@ -70,7 +72,7 @@ pub enum MemberStatus {
     Up,
     /// The leader has lost it. Its roles are moved where another node can take them.
     Down,
-    /// Leaving: gets no new roles.
+    /// Up and leaving: gets no new roles, and gives away those it has.
     Draining,
 }
 

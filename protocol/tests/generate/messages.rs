@@ -9,7 +9,7 @@ use std::{
 use arrow::datatypes::Schema;
 use greylag_protocol::{
     AttemptId, Epoch, ErrorCode, MeshError, MeshId, NodeId, NodeUuid, QueryId, SourceName, SubqueryId, TraceId,
-    messages::{control::*, edge::*, forward::*, join::*},
+    messages::{authority::*, control::*, edge::*, forward::*, join::*},
     prefix::Prefix,
     principal::{Principal, PrincipalKind},
     schema::{Dialect, NativeColumn, SourceSchema, TableSchema, WireSchema},
@@ -177,17 +177,20 @@ enums! {
     JoinReplyBody { Fresh { me, others }, Formed { mesh, members }, Enrolled(0), AskOthers(0), Refused(0) }
     ForwardBody { Propose(0), ReadIndex }
     ForwardReply { Committed(0), ReadIndex(0), NotLeader(0), Failed(0) }
+    AuthorityBody { Renew { csr }, Keys }
+    AuthorityReply { Certificate(0), Keys(0), NotKept, Refused(0) }
     Outcome { Done { epoch }, Admitted { node, epoch }, Applied { version, changed }, Refused(0) }
     Command {
         Form { facts, members, wanted, grants }, Admit { grant, member, now_unix_ms },
         Describe { node, uuid, name, address, door, labels, outbound_only },
         SetStatus { node, from, to, now_unix_ms }, SetVoter { node, voter }, Remove { node },
         ApplySource { spec, expect_version }, DropSource { name }, Want { role, wanted }, Assign { at, changes },
-        PutGrant { grant }, RevokeGrant { id },
+        PutGrant { grant }, RevokeGrant { id }, SetDraining { node, draining, now_unix_ms },
     }
     AdminCall {
         ApplySource { spec, expect_version }, DropSource { name }, CreateJoinToken { uses, ttl_secs },
         RevokeJoinToken { id }, RemoveNode { node }, IssueBearer { subject, roles, ttl_secs },
+        DrainNode { node }, UndrainNode { node },
     }
     AdminReply { Applied { version, changed }, Token { token }, Done }
 }
@@ -217,10 +220,11 @@ structs! {
     JoinRequest { version, token_id, proof, body }
     JoinReply { version, proof, body }
     ForwardRequest { version, body }
+    AuthorityRequest { version, node, body }
     Candidate { mesh_name, expect, uuid, name, address, labels, door, outbound_only, knows }
     Enrolment { mesh, node, certificate, ca_certificate, authority, members }
     Authority { ca_key, bearer_key }
-    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants }
+    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining }
     MeshFacts { id, name, ca_certificate, bearer_public_key, founded_unix_ms }
     Member {
         id, uuid, name, address, door, labels, outbound_only, voter, status, status_since_unix_ms, public_key,
@@ -240,7 +244,7 @@ macro_rules! for_each_message {
         use greylag_protocol::{
             MeshError,
             frame::FrameKind,
-            messages::{control::*, edge::*, forward::*, join::*},
+            messages::{authority::*, control::*, edge::*, forward::*, join::*},
             state::{Command, ControlState, Outcome},
         };
         use $crate::generate::messages::Each;
@@ -260,6 +264,8 @@ macro_rules! for_each_message {
         ForwardRequest::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
         ForwardBody::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
         ForwardReply::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
+        AuthorityRequest::each(dice).iter().for_each(|m| $check(FrameKind::Authority, m));
+        AuthorityReply::each(dice).iter().for_each(|m| $check(FrameKind::Authority, m));
         Command::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
         Outcome::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
         ControlState::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
