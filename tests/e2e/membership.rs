@@ -9,7 +9,7 @@ use std::{
 
 use greylag_config::NodeConfig;
 use greylag_node::demo::{Databases, DemoMesh, NodeProcess, first_integer, free_port};
-use greylag_tests::{binary, greylag, stderr_of_failure, stdout_of};
+use greylag_tests::{Stage, binary, greylag, stderr_of_failure, stdout_of};
 
 /// A refusal is prompt.
 const PROMPT: Duration = Duration::from_secs(20);
@@ -104,5 +104,30 @@ async fn a_removed_member_is_out_for_good() -> anyhow::Result<()> {
     fourth.kill()?;
     let said = refused(fourth.config.clone());
     assert!(said.contains("GL4001"), "{said}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_holds_nothing_and_may_be_taken_back() -> anyhow::Result<()> {
+    let mut stage = Stage::set(&Databases::default()).await?;
+    let (door, bearer) = (stage.mesh.door(0)?, stage.mesh.token()?);
+    let name = stage.mesh.processes[1].config.name.clone();
+    let id = format!("SELECT CAST(id AS VARCHAR) FROM system.nodes WHERE name = '{name}'");
+    let id = greylag_node::demo::texts(&stage.mesh.wait_rows(&id).await?, 0)?.remove(0);
+    let target = ["--server", door.as_str(), "--token", bearer.as_str()];
+    let said = stdout_of(&greylag(&[["node", "drain", id.as_str()].as_slice(), &target].concat()));
+    assert_eq!(said.trim(), format!("drained {id}"));
+    let held = format!("SELECT count(*) FROM system.roles WHERE node = '{id}' AND held");
+    let held = stage.mesh.connection(0).await?.query(&held).await?;
+    assert_eq!(first_integer(&held), Some(0));
+    // It can be stopped without anybody noticing.
+    stage.mesh.processes[1].kill()?;
+    let rows =
+        stage.mesh.connection(0).await?.query("SELECT count(*) FROM lineitem JOIN nation ON n_nationkey = 1").await?;
+    assert!(first_integer(&rows) > Some(0));
+    stage.mesh.processes[1].start()?;
+    stdout_of(&greylag(&[["node", "undrain", id.as_str()].as_slice(), &target].concat()));
+    let back = format!("SELECT 1 FROM system.roles WHERE node = '{id}' AND held AND role = 'coordinator'");
+    stage.mesh.wait_rows(&back).await?;
     Ok(())
 }

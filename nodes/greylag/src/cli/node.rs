@@ -1,6 +1,10 @@
 //! `greylag node`: runs a node until it is told to stop, or changes the membership of the mesh.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -8,8 +12,8 @@ use greylag_protocol::{NodeId, statement::AdminCall};
 use tokio::signal::unix::{SignalKind, signal};
 use toml::Value;
 
-use super::connect::Target;
-use crate::assembly::Greylag;
+use super::connect::{Connection, Target};
+use crate::{assembly::Greylag, demo::texts};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -36,13 +40,27 @@ pub struct NodeArgs {
 #[derive(Debug, Subcommand)]
 enum Change {
     /// Take a node out of the membership; its certificate is worth nothing from then on
-    Remove {
-        /// Such as `n3`
-        node: String,
-        #[command(flatten)]
-        target: Target,
-    },
+    Remove(Which),
+    /// Have a node leave its roles to others, and return when it holds none: then it can be stopped
+    Drain(Which),
+    /// Let a node that drains take roles again
+    Undrain(Which),
 }
+
+/// A node, and where to say so.
+#[derive(Debug, Args)]
+struct Which {
+    /// Such as `n3`
+    node: String,
+    /// How long to wait for a drain, seconds
+    #[arg(long, default_value_t = 300)]
+    wait_secs: u64,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Pause between two looks at what a draining node still holds.
+const LOOK: Duration = Duration::from_millis(100);
 
 impl NodeArgs {
     pub fn runs_a_node(&self) -> bool {
@@ -67,13 +85,52 @@ impl NodeArgs {
     }
 }
 
+impl Change {
+    async fn carry_out(&self) -> anyhow::Result<ExitCode> {
+        let (Self::Remove(which) | Self::Drain(which) | Self::Undrain(which)) = self;
+        let id = which.node.trim_start_matches('n').parse().map(NodeId);
+        let id = id.with_context(|| format!("`{}` is not a node id", which.node))?;
+        let connection = which.target.connect().await?;
+        let (call, done) = match self {
+            Self::Remove(_) => (AdminCall::RemoveNode { node: id }, "removed"),
+            Self::Drain(_) => (AdminCall::DrainNode { node: id }, "drained"),
+            Self::Undrain(_) => (AdminCall::UndrainNode { node: id }, "takes roles again:"),
+        };
+        connection.admin(&call).await?;
+        if let Self::Drain(_) = self
+            && !emptied(&connection, id, Duration::from_secs(which.wait_secs)).await?
+        {
+            eprintln!("{id} drains, and still holds roles that no other node can take or that queries are using");
+            return Ok(ExitCode::FAILURE);
+        }
+        println!("{done} {id}");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Waits until a node holds no role. Says what it still holds whenever that changes.
+async fn emptied(connection: &Connection, node: NodeId, within: Duration) -> anyhow::Result<bool> {
+    let sql = format!("SELECT role FROM system.roles WHERE node = '{node}' AND held ORDER BY role");
+    let (started, mut said) = (Instant::now(), Vec::new());
+    loop {
+        let held = texts(&connection.query(&sql).await?, 0)?;
+        if held.is_empty() {
+            return Ok(true);
+        }
+        if held != said {
+            eprintln!("  {node} still holds {}", held.join(", "));
+            said = held;
+        }
+        if started.elapsed() >= within {
+            return Ok(false);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 pub async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
-    if let Some(Change::Remove { node, target }) = &args.change {
-        let id =
-            node.trim_start_matches('n').parse().map(NodeId).with_context(|| format!("`{node}` is not a node id"))?;
-        target.connect().await?.admin(&AdminCall::RemoveNode { node: id }).await?;
-        println!("removed {id}");
-        return Ok(ExitCode::SUCCESS);
+    if let Some(change) = &args.change {
+        return change.carry_out().await;
     }
     let loaded = args.load()?;
     if args.explain {
