@@ -166,18 +166,14 @@ impl Arrival {
         let proposer =
             Proposer { me, raft: raft.clone(), board: board.clone(), limit: call_timeout, seed: self.seams.seed };
 
-        let leading = raft::lead(raft.clone(), links.watch(), self.seams.clock.clone(), self.config.timing.clone());
-        tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(leading));
-
-        let renewing = renewal.keep(membership.clone(), proposer.clone());
-        tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(renewing));
-
+        self.keep(raft::lead(raft.clone(), links.watch(), self.seams.clock.clone(), self.config.timing.clone()));
+        self.keep(renewal.keep(membership.clone(), proposer.clone()));
         let succession = Succession { keyring: keyring.clone(), store: self.store.clone(), proposer: proposer.clone() };
-        tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(succession.run()));
+        self.keep(succession.run());
 
         let authority = Arc::new(self.authority(&keyring, &proposer));
         let serving = authority.clone().serve(board.serve(StreamTag::Authority)?);
-        tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(serving));
+        self.keep(serving);
         let admissions = Arc::new(self.admissions(&membership, authority, &proposer));
         match founding.filter(|_| raft.state().mesh.is_none()) {
             Some(founding) => {
@@ -195,7 +191,7 @@ impl Arrival {
             error = raft.stopped() => return Err(error),
         }
         let describing = settle::describe(proposer.clone(), self.candidate());
-        tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(describing));
+        self.keep(describing);
         tracing::info!(node = %me, mesh = %membership.mesh, "the node is a member");
         Ok(Mesh {
             inner: Arc::new(Inner {
@@ -210,6 +206,11 @@ impl Arrival {
                 alive: self.alive,
             }),
         })
+    }
+
+    /// Runs work until the node stops.
+    fn keep(&self, work: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(work));
     }
 
     /// Of the certificates this node issues.
