@@ -93,27 +93,32 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     let databases = Databases { postgres: args.postgres.clone(), mysql: args.mysql.clone() };
     let interrupted = tokio::signal::ctrl_c();
-    tokio::select! {
-        done = async {
+    let played = tokio::select! {
+        played = async {
             match args.tour {
-                Some(Tour::Chaos) => tour::run(&dir, scale, &mut report).await,
-                None => play(&args, scale, &dir, &databases, &mut report).await,
+                Some(Tour::Chaos) => tour::run(&dir, scale, &mut report).await.map(|code| (None, code)),
+                None => play(scale, &dir, &databases, &mut report).await.map(|(mesh, code)| (Some(mesh), code)),
             }
-        } => done,
+        } => played,
         _ = interrupted => {
             eprintln!("stopped");
-            Ok(ExitCode::from(130))
+            return Ok(ExitCode::from(130));
         }
+    };
+    let (mesh, code) = played?;
+    // At the prompt Ctrl-C belongs to the statement.
+    if let Some(mut mesh) = mesh.filter(|_| !args.headless) {
+        stay(&mut mesh).await?;
     }
+    Ok(code)
 }
 
 async fn play(
-    args: &DemoArgs,
     scale: f64,
     dir: &std::path::Path,
     databases: &Databases,
     report: &mut Report,
-) -> anyhow::Result<ExitCode> {
+) -> anyhow::Result<(DemoMesh, ExitCode)> {
     report.step("generating TPC-H");
     let placed = split(dir, databases)?;
     generate(dir, &placed, databases, scale, |source, table| report.detail(&format!("{source}: {table}"))).await?;
@@ -157,10 +162,7 @@ async fn play(
 
     println!("{}", serde_json::to_string(&outcome)?);
     let held = outcome.held() && killed.failed == 0;
-    if !args.headless {
-        stay(&mut mesh).await?;
-    }
-    Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok((mesh, if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
 }
 
 /// Leaves the mesh up with a prompt on the first node's door.

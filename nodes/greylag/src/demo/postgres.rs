@@ -1,6 +1,7 @@
 //! A PostgreSQL server of the demo's own, to be killed: in a folder that goes with it, on a free port of loopback.
 
 use std::{
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -56,6 +57,7 @@ impl PrivatePostgres {
         let mut server = self.command("postgres");
         server.arg("-D").arg(self.data()).args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]);
         server.args(["-c", &format!("port={}", self.port)]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        server.process_group(0);
         self.child = Some(server.spawn()?);
         let started = Instant::now();
         loop {

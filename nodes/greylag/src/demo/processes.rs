@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     net::UdpSocket,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -50,6 +51,8 @@ impl NodeProcess {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
+            // Ctrl-C at a terminal goes to whoever is in the group in front; it is not meant for the nodes.
+            .process_group(0)
             .spawn()
             .context("a node could not be started")?;
         self.child = Some(child);
