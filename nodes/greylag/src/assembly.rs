@@ -1,7 +1,7 @@
 //! Puts a node together: mesh, engine, connectors, role actors, doors. Started in this order and stopped in the
 //! reverse one; a part that fails to start takes the earlier ones down with it.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use greylag_actors::{
     coordinator::port::BearerIssuer,
@@ -16,7 +16,7 @@ use greylag_protocol::{
     ErrorCode, MeshError, MeshId, NodeId, Result,
     messages::join::Authority,
     principal::{ADMIN_ROLE, Principal, PrincipalKind},
-    state::MemberStatus,
+    state::{ControlState, Member, MemberStatus},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -105,6 +105,20 @@ impl flight::ticket::Sealer for MeshSealer {
     }
 }
 
+/// Doors of members that are up, as far as a client of `own` reaches them. A door on loopback is one of its own machine
+/// only: elsewhere the same address is somebody else's, who must not be sent a client's token.
+fn reachable_doors(state: &ControlState, own: NodeId) -> Vec<String> {
+    let machine = |member: &Member| member.address.rsplit_once(':').map(|(host, _)| host.to_owned());
+    let here = state.member(own).and_then(machine);
+    let is_loopback = |door: &str| door.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+    let up = state.members.values().filter(|member| member.status == MemberStatus::Up);
+    let doors = up.filter_map(|member| {
+        let door = member.door.as_deref()?;
+        (!is_loopback(door) || machine(member) == here).then(|| door.to_owned())
+    });
+    doors.collect()
+}
+
 /// What is signed: the purpose first, so that nothing else that the key signs is good for a seal.
 fn sealed(payload: &[u8]) -> Vec<u8> {
     [b"greylag ticket\0".as_slice(), payload].concat()
@@ -144,7 +158,7 @@ fn write_admin_token(data_dir: &Path, mesh: &Mesh, issuer: &MeshIssuer) -> Resul
 }
 
 async fn open_door(
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     mesh: &Mesh,
     node: &Arc<Node>,
     closing: CancellationToken,
@@ -162,12 +176,50 @@ async fn open_door(
         service: node.statements(),
         verifier,
         sealer: Arc::new(MeshSealer(mesh.clone())),
-        doors: Arc::new(move || {
-            let state = others.state();
-            let up = state.members.values().filter(|member| member.status == MemberStatus::Up);
-            up.filter_map(|member| member.door.clone()).collect()
-        }),
+        doors: Arc::new(move || reachable_doors(&others.state(), others.node())),
     };
     tracing::info!(%address, "flight sql door open");
     Ok(tokio::spawn(flight::serve(listener, parts, closing)))
+}
+
+#[cfg(test)]
+mod tests {
+    use greylag_protocol::NodeUuid;
+
+    use super::*;
+
+    fn member(id: u64, address: &str, door: Option<&str>) -> (NodeId, Member) {
+        let member = Member {
+            id: NodeId(id),
+            uuid: NodeUuid(uuid::Uuid::from_u128(id.into())),
+            name: format!("node{id}"),
+            address: address.to_owned(),
+            door: door.map(str::to_owned),
+            labels: BTreeMap::new(),
+            outbound_only: false,
+            voter: true,
+            status: MemberStatus::Up,
+            status_since_unix_ms: 0,
+            public_key: Vec::new(),
+        };
+        (NodeId(id), member)
+    }
+
+    #[test]
+    fn a_door_on_another_machines_loopback_is_not_named() {
+        let mut state = ControlState::default();
+        state.members.extend([
+            member(1, "a.example:7400", Some("127.0.0.1:50051")),
+            member(2, "a.example:7401", Some("127.0.0.1:50052")),
+            member(3, "b.example:7400", Some("127.0.0.1:50053")),
+            member(4, "b.example:7401", Some("10.0.0.4:50051")),
+            member(5, "a.example:7402", None),
+            member(6, "a.example:7403", Some("127.0.0.1:50056")),
+        ]);
+        if let Some(lost) = state.members.get_mut(&NodeId(6)) {
+            lost.status = MemberStatus::Down;
+        }
+        assert_eq!(reachable_doors(&state, NodeId(1)), ["127.0.0.1:50051", "127.0.0.1:50052", "10.0.0.4:50051"]);
+        assert_eq!(reachable_doors(&state, NodeId(4)), ["127.0.0.1:50053", "10.0.0.4:50051"]);
+    }
 }
