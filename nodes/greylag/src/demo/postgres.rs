@@ -1,7 +1,8 @@
 //! A PostgreSQL server of the demo's own, to be killed: in a folder that goes with it, on a free port of loopback.
 
 use std::{
-    os::unix::process::CommandExt,
+    io::Write,
+    os::unix::{fs::OpenOptionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -22,6 +23,8 @@ pub struct PrivatePostgres {
     dir: PathBuf,
     bin: PathBuf,
     port: u16,
+    /// The superuser's: whoever else is on this machine must not get at a server that may run programs.
+    password: String,
     /// Whom to run it as, if this process is root.
     account: Option<&'static str>,
     child: Option<Child>,
@@ -35,20 +38,38 @@ impl PrivatePostgres {
         let dir = std::env::temp_dir().join(format!("greylag-postgres-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&dir)?;
         let account = if is_root()? { ACCOUNTS.into_iter().find(|name| exists(name)) } else { None };
-        let mut server = Self { dir, bin, port: free_port()?, account, child: None };
+        let mut server = Self {
+            dir,
+            bin,
+            port: free_port()?,
+            password: uuid::Uuid::new_v4().simple().to_string(),
+            account,
+            child: None,
+        };
+        let secret = server.dir.join("password");
+        let file = std::fs::File::options().create_new(true).write(true).mode(0o600).open(&secret)?;
+        writeln!(&file, "{}", server.password)?;
         if let Some(account) = account {
-            run(Command::new("chown").arg(account).arg(&server.dir))?;
+            run(Command::new("chown").arg(account).args([&server.dir, &secret]))?;
         }
         let data = server.data();
         let mut initdb = server.command("initdb");
-        initdb.arg("-D").arg(&data).args(["-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]);
-        run(&mut initdb)?;
+        initdb.arg("-D").arg(&data).args([
+            "-U",
+            USER,
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+        ]);
+        run(initdb.arg("--pwfile").arg(&secret))?;
+        std::fs::remove_file(&secret)?;
         server.run().await?;
         Ok(server)
     }
 
     pub fn url(&self) -> String {
-        format!("postgres://{USER}@127.0.0.1:{}/postgres", self.port)
+        format!("postgres://{USER}:{}@127.0.0.1:{}/postgres", self.password, self.port)
     }
 
     /// Starts the server on what is there, and returns when it answers.
