@@ -19,7 +19,7 @@ use greylag_protocol::{
 use crate::{
     compare::rows,
     data::{TPCH_NAMES, odd, tpch},
-    world::World,
+    world::{Counted, World},
 };
 
 const JOIN: &str = "select c_name, count(*), sum(o_totalprice) from customer join orders on c_custkey = o_custkey \
@@ -76,19 +76,10 @@ struct Endless {
     open: Arc<AtomicUsize>,
 }
 
-struct Guard(Arc<AtomicUsize>);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 #[async_trait]
 impl SubqueryOpener for Endless {
     async fn open(&self, subquery: &SubqueryPlan) -> Result<BatchStream> {
-        self.open.fetch_add(1, Ordering::SeqCst);
-        let guard = Guard(Arc::clone(&self.open));
+        let guard = Counted::new(&self.open);
         let batch = RecordBatch::new_empty(Arc::clone(&subquery.schema));
         let columns =
             batch.schema().fields().iter().map(|f| arrow::array::new_null_array(f.data_type(), 100)).collect();

@@ -14,11 +14,22 @@ async fn only(world: &World, sql: &str) -> String {
     pushed.remove(0)
 }
 
+/// Each statement with the one sub-query that it must lead to, at source `one`. All that differ are told together.
+async fn sends(world: &World, cases: &[(&str, &str)]) {
+    let mut wrong = Vec::new();
+    for (sql, expected) in cases {
+        let (sent, expected) = (only(world, sql).await, format!("one: {expected}"));
+        if sent != expected {
+            wrong.push(format!("{sql}\n  expected {expected}\n  sent     {sent}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[tokio::test]
 async fn to_sqlite() {
     let world = World::new(&[("one", Sqlite, &[odd()])]);
-    let mut wrong = 0;
-    for (sql, expected) in [
+    sends(&world, &[
         ("select t from odd", r#"SELECT "t" FROM "main"."odd""#),
         ("select count(n + 1) from odd", r#"SELECT "n" FROM "main"."odd""#),
         ("select 1 from odd", r#"SELECT 1 AS "one" FROM "main"."odd""#),
@@ -82,21 +93,14 @@ async fn to_sqlite() {
             "select id from odd where id in (select s from odd where t = 'a')",
             r#"SELECT "id" FROM "main"."odd" WHERE "id" IN (SELECT "s" FROM "main"."odd" WHERE "t" = 'a')"#,
         ),
-    ] {
-        let (sent, expected) = (only(&world, sql).await, format!("one: {expected}"));
-        if sent != expected {
-            println!("MISMATCH\t{expected}\t{sent}");
-            wrong += 1;
-        }
-    }
-    assert_eq!(wrong, 0, "see the lines above");
+    ])
+    .await;
 }
 
 #[tokio::test]
 async fn to_files() {
     let world = World::new(&[("one", DataFusion, &[odd()])]);
-    let mut wrong = 0;
-    for (sql, expected) in [
+    sends(&world, &[
         ("select id from odd where s = 7", r#"SELECT "id" FROM "main"."odd" WHERE "s" = arrow_cast('7', 'Int32')"#),
         ("select id from odd where t like '%a\\%b'", r#"SELECT "id" FROM "main"."odd" WHERE "t" LIKE '%a\%b'"#),
         (
@@ -115,14 +119,8 @@ async fn to_files() {
         ),
         ("select array_agg(id) from odd", r#"SELECT "id" FROM "main"."odd""#),
         ("select random() as r from odd where random() < 2", r#"SELECT 1 AS "one" FROM "main"."odd""#),
-    ] {
-        let (sent, expected) = (only(&world, sql).await, format!("one: {expected}"));
-        if sent != expected {
-            println!("MISMATCH\t{expected}\t{sent}");
-            wrong += 1;
-        }
-    }
-    assert_eq!(wrong, 0, "see the lines above");
+    ])
+    .await;
 }
 
 /// Text is compared by the database's collation, and then again by bytes: by DataFusion, or in the same statement where
@@ -130,8 +128,7 @@ async fn to_files() {
 #[tokio::test]
 async fn to_postgres() {
     let world = World::new(&[("one", Postgres, &[odd()])]);
-    let mut wrong = 0;
-    for (sql, expected) in [
+    sends(&world, &[
         ("select id from odd where t = 'a'", r#"SELECT "id", "t" FROM "main"."odd" WHERE "t" = 'a'"#),
         (
             "select id from odd where t = 'a' limit 2",
@@ -175,21 +172,14 @@ async fn to_postgres() {
         ("select count(*) from odd where t is null", r#"SELECT count(*) AS "a1" FROM "main"."odd" WHERE "t" IS NULL"#),
         ("select min(t) from odd", r#"SELECT "t" FROM "main"."odd""#),
         ("select 1 from odd", r#"SELECT CAST(1 AS bigint) AS "one" FROM "main"."odd""#),
-    ] {
-        let (sent, expected) = (only(&world, sql).await, format!("one: {expected}"));
-        if sent != expected {
-            println!("MISMATCH\t{expected}\t{sent}");
-            wrong += 1;
-        }
-    }
-    assert_eq!(wrong, 0, "see the lines above");
+    ])
+    .await;
 }
 
 #[tokio::test]
 async fn to_mysql() {
     let world = World::new(&[("one", MySql, &[odd()])]);
-    let mut wrong = 0;
-    for (sql, expected) in [
+    sends(&world, &[
         ("select id from odd where t = 'a'", "SELECT `id`, `t` FROM `greylag_test`.`odd` WHERE `t` = 'a'"),
         (
             "select id from odd where t = 'a' limit 2",
@@ -227,14 +217,8 @@ async fn to_mysql() {
             "SELECT `d`, count(*) AS `a1`, CAST(sum(`s`) AS SIGNED) AS `a2`, CAST(sum(`m`) AS DECIMAL(22,2)) AS `a3` FROM `greylag_test`.`odd` GROUP BY `d`",
         ),
         ("select sum(n) from odd", "SELECT `n` FROM `greylag_test`.`odd`"),
-    ] {
-        let (sent, expected) = (only(&world, sql).await, format!("one: {expected}"));
-        if sent != expected {
-            println!("MISMATCH\t{expected}\t{sent}");
-            wrong += 1;
-        }
-    }
-    assert_eq!(wrong, 0, "see the lines above");
+    ])
+    .await;
 }
 
 #[tokio::test]

@@ -246,7 +246,14 @@ struct Opener {
 }
 
 /// Counts a stream for as long as it lives.
-struct Counted(Arc<AtomicUsize>);
+pub struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    pub fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(count))
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -258,8 +265,7 @@ impl Drop for Counted {
 impl SubqueryOpener for Opener {
     async fn open(&self, subquery: &SubqueryPlan) -> Result<BatchStream> {
         self.opened.lock().unwrap().push(subquery.sql.clone());
-        self.open_streams.fetch_add(1, Ordering::SeqCst);
-        let counted = Counted(Arc::clone(&self.open_streams));
+        let counted = Counted::new(&self.open_streams);
         let failed = |e: String| MeshError::new(ErrorCode::SourceRefused, format!("{e} in {}", subquery.sql));
         let batches = match &self.sources[&subquery.source] {
             Source::Nobody => return Err(failed("nobody runs this".into())),
