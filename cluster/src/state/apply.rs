@@ -141,25 +141,25 @@ fn assign(state: &mut ControlState, at: Epoch, changes: &[RoleChange]) -> Result
             members::known(state, change.node)?;
         }
     }
-    let mut changed = false;
+    // Compared as a whole: one list may give a role and take it back.
+    let before = state.held.clone();
     for RoleChange { role, node, held } in changes {
         if *held {
-            changed |= state.held.entry(role.clone()).or_default().insert(*node);
+            state.held.entry(role.clone()).or_default().insert(*node);
         } else {
-            changed |= release(state, role, *node);
+            release(state, role, *node);
         }
     }
-    Ok(Change::made_if(changed))
+    Ok(Change::made_if(state.held != before))
 }
 
 /// Takes a role from a node; a role that nobody holds has no entry.
-pub(super) fn release(state: &mut ControlState, role: &Role, node: NodeId) -> bool {
-    let Some(holders) = state.held.get_mut(role) else { return false };
-    let released = holders.remove(&node);
+pub(super) fn release(state: &mut ControlState, role: &Role, node: NodeId) {
+    let Some(holders) = state.held.get_mut(role) else { return };
+    holders.remove(&node);
     if holders.is_empty() {
         state.held.remove(role);
     }
-    released
 }
 
 fn check_wanted(wanted: &RoleWanted) -> Result<()> {

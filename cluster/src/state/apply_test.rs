@@ -248,6 +248,8 @@ fn roles_are_wanted_and_assigned_at_an_epoch() {
     assert_eq!(refused(&mut state, hold(Role::Coordinator, 9, at)), ErrorCode::NotAMember);
     kept(&mut state, hold(Role::Coordinator, 2, at));
     kept(&mut state, Command::Assign { at, changes: vec![] });
+    let give_and_take = [true, false].map(|held| RoleChange { role: Role::Policy, node: NodeId(1), held });
+    kept(&mut state, Command::Assign { at, changes: give_and_take.to_vec() });
     let release = RoleChange { role: Role::Coordinator, node: NodeId(2), held: false };
     apply(&mut state, &Command::Assign { at, changes: vec![release] });
     assert!(state.held.is_empty());
