@@ -12,7 +12,7 @@ use ractor::ActorCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    coordinator::port::BearerIssuer,
+    coordinator::{gate::share::MemoryShare, port::BearerIssuer, spill::SpillSpace},
     directory::RoleDirectory,
     edge::port::{ConnectorFactory, Secrets},
     peers::Peers,
@@ -60,6 +60,10 @@ pub struct NodeCtx {
     pub bearer: Option<Arc<dyn BearerIssuer>>,
     pub directory: RoleDirectory,
     pub home: ActorHome,
+    /// Memory for rows that wait, over all statements.
+    pub held: Arc<MemoryShare>,
+    /// Disk for rows that wait, over all statements.
+    pub spill: Arc<SpillSpace>,
     /// Fires when the node shuts down. Tasks that are no actors end on it.
     pub stopping: CancellationToken,
     pub(crate) peers: OnceLock<Arc<dyn Peers>>,

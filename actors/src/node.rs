@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::{ActorHome, NodeCtx},
-    coordinator::{self, port::BearerIssuer},
+    coordinator::{self, gate::share::MemoryShare, port::BearerIssuer, spill::SpillSpace},
     directory::RoleDirectory,
     edge::{
         self,
@@ -149,6 +149,8 @@ pub(crate) fn context(parts: &NodeParts) -> Arc<NodeCtx> {
         node,
         home: ActorHome::new(node, seams.seed),
         mesh,
+        held: Arc::new(MemoryShare::new(parts.limits.node_memory_bytes_max)),
+        spill: SpillSpace::new(seams.scratch.clone(), seams.blocking.clone(), parts.limits.spill_bytes_max),
         seams,
         limits: parts.limits.clone(),
         timing: parts.timing.clone(),

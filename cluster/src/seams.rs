@@ -8,11 +8,14 @@ use quinn::AsyncUdpSocket;
 
 mod clock;
 mod disk;
+mod scratch;
 mod sockets;
 mod work;
 
 use clock::SystemClock;
 use disk::DataDir;
+pub use scratch::MemoryScratch;
+use scratch::ScratchDir;
 use sockets::UdpSockets;
 use work::{BlockingThreads, QueryThreads};
 
@@ -46,6 +49,19 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn write(&self, name: &str, content: &[u8], secret: bool) -> io::Result<()>;
 }
 
+/// Makes files for rows that wait for their reader: gone with their handle, durable in no way.
+pub trait Scratch: Debug + Send + Sync + 'static {
+    fn file(&self) -> io::Result<Box<dyn ScratchFile>>;
+}
+
+/// One file of [`Scratch`]. Calls block.
+pub trait ScratchFile: Debug + Send + Sync + 'static {
+    /// Writes all of it at `offset`. After an error what was there is lost.
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Fills `into` from `offset`; an error if there is less.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+}
+
 /// Runs work that blocks (an fsync) away from the reactor; inline in simulation.
 pub trait Blocking: Debug + Send + Sync + 'static {
     fn run(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -62,6 +78,7 @@ pub struct Seams {
     pub clock: Arc<dyn Clock>,
     pub sockets: Arc<dyn SocketFactory>,
     pub disk: Arc<dyn Disk>,
+    pub scratch: Arc<dyn Scratch>,
     pub blocking: Arc<dyn Blocking>,
     pub queries: Arc<dyn QuerySpawner>,
     /// Seed for choices that need not be secret (jitter, spreading). Random in production.
@@ -74,6 +91,7 @@ impl Seams {
         Ok(Self {
             clock: Arc::new(SystemClock),
             sockets: Arc::new(UdpSockets),
+            scratch: Arc::new(ScratchDir(data_dir.join(scratch::FOLDER))),
             disk: Arc::new(DataDir::open(data_dir)?),
             blocking: Arc::new(BlockingThreads),
             queries: Arc::new(QueryThreads::start()?),

@@ -52,6 +52,8 @@ pub struct Limits {
     pub query_memory_bytes_max: u64,
     /// Memory of all queries of the node, bytes.
     pub node_memory_bytes_max: u64,
+    /// Rows that wait for their reader on disk, over all queries of the node, bytes.
+    pub spill_bytes_max: u64,
     /// Rows of a sub-query held back at the gate before they are released, bytes.
     pub hold_back_bytes_max: u64,
     /// Attempts at one sub-query.
@@ -114,6 +116,7 @@ impl Default for Limits {
             queue_statements_max: 256,
             query_memory_bytes_max: 1 << 30,
             node_memory_bytes_max: 4 << 30,
+            spill_bytes_max: 16 << 30,
             hold_back_bytes_max: 8 << 20,
             subquery_attempts_max: 8,
             query_restarts_max: 16,

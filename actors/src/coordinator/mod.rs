@@ -16,6 +16,7 @@ mod ledger;
 pub mod port;
 pub mod query;
 mod service;
+pub mod spill;
 pub mod subquery;
 pub mod system;
 

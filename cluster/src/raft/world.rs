@@ -238,6 +238,7 @@ pub(super) fn seams(disk: impl Disk) -> Seams {
         clock: Arc::new(Nothing),
         sockets: Arc::new(Nothing),
         disk: Arc::new(disk),
+        scratch: Arc::new(crate::seams::MemoryScratch),
         blocking: Arc::new(Inline),
         queries: Arc::new(Nothing),
         seed: 1,

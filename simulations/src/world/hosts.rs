@@ -132,6 +132,7 @@ impl Host {
             clock: Arc::new(SimClock),
             sockets: Arc::new(SimSockets { ip: turmoil::lookup(self.name.as_str()) }),
             disk: Arc::new(self.disk.clone()),
+            scratch: Arc::new(MemoryScratch),
             blocking: Arc::new(Inline),
             queries: Arc::new(HostTasks),
             seed: self.seed,

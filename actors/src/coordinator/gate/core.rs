@@ -9,17 +9,21 @@ use std::{collections::VecDeque, sync::Arc};
 
 use arrow::array::{Array, RecordBatch};
 use greylag_protocol::{
-    ErrorCode, MeshError, SourceName,
+    MeshError, SourceName,
     prefix::{Digest, Prefix, content},
 };
 
 use super::{check::Verified, share::MemoryShare};
+use crate::coordinator::spill::Place;
 
 /// Batches an open gate keeps ahead of its consumer. Two let decoding and planning overlap; more only hides a slow
 /// consumer from QUIC's flow control.
 pub const GATE_BATCHES_MAX: usize = 4;
 /// Bytes an open gate keeps ahead of its consumer, over which even one batch more has to wait.
 pub const GATE_BYTES_MAX: u64 = 8 << 20;
+
+/// Bytes that one gate holds back in memory; what is more goes to disk.
+pub const GATE_MEMORY_BYTES_MAX: u64 = 32 << 20;
 
 /// When a gate lets rows through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +32,9 @@ pub enum Hold {
     Nothing,
     /// Once more than this many bytes are held, or at the end.
     Window { bytes: u64 },
-    /// At the end, because the consumer can use nothing earlier; or when the query's memory is used up.
+    /// At the end, because the consumer can use nothing earlier; or when there is room neither in memory nor on disk.
     Build,
-    /// At the end and never before: with the query's memory used up the gate fails with GL5004.
+    /// At the end and never before: with no room left in memory or on disk the gate fails, with GL5006.
     Spool,
 }
 
@@ -73,6 +77,8 @@ pub enum Offer {
     },
     /// No room until the consumer takes something; here it is back.
     Full(Parcel),
+    /// No room in memory: it is to be written to disk, and [`GateCore::spilled`] told how that went.
+    Spill(Parcel),
     Refused(Refusal),
 }
 
@@ -80,6 +86,8 @@ pub enum Offer {
 #[derive(Debug)]
 pub enum Take {
     Batch(RecordBatch),
+    /// The batch that lies there on disk.
+    Read(Place),
     Pending,
     Done,
     Failed(MeshError),
@@ -96,6 +104,13 @@ pub struct Fenced {
     pub ended: bool,
 }
 
+/// A batch that waits for the consumer.
+#[derive(Debug)]
+enum Kept {
+    InMemory(Parcel),
+    OnDisk { place: Place, content: Digest },
+}
+
 #[derive(Debug)]
 enum End {
     Complete,
@@ -110,7 +125,8 @@ pub struct GateCore {
     source: Option<SourceName>,
     /// The one attempt whose frames are let in; 0 before the first fence.
     attempt: u32,
-    queue: VecDeque<Parcel>,
+    queue: VecDeque<Kept>,
+    /// Of those in memory.
     queued_bytes: u64,
     received_rows: u64,
     taken: Prefix,
@@ -178,16 +194,44 @@ impl GateCore {
                 return Offer::Full(parcel);
             }
             self.share.take(parcel.bytes);
-        } else if !self.share.reserve(parcel.bytes) {
-            if self.hold == Hold::Spool {
-                return Offer::Refused(Refusal::Failed(self.overflow()));
+        } else if self.queued_bytes + parcel.bytes > GATE_MEMORY_BYTES_MAX || !self.share.reserve(parcel.bytes) {
+            match self.hold {
+                Hold::Build | Hold::Spool => return Offer::Spill(parcel),
+                Hold::Window { .. } | Hold::Nothing => self.force_open(parcel.bytes),
             }
-            self.share.take(parcel.bytes);
-            self.open = true;
         }
+        self.keep(parcel)
+    }
+
+    /// A batch that was to be written to disk is there, or could not be.
+    pub fn spilled(&mut self, attempt: u32, parcel: Parcel, written: Result<Place, MeshError>) -> Offer {
+        if let Some(refusal) = self.refuses(attempt) {
+            return Offer::Refused(refusal);
+        }
+        match written {
+            Ok(place) => {
+                self.received_rows += place.rows;
+                self.queue.push_back(Kept::OnDisk { place, content: parcel.content });
+                Offer::Stored { readable: self.open }
+            }
+            Err(error) if self.hold == Hold::Spool => Offer::Refused(Refusal::Failed(self.broken(error))),
+            Err(_) => {
+                self.force_open(parcel.bytes);
+                self.keep(parcel)
+            }
+        }
+    }
+
+    /// There is no room to hold anything back any more.
+    fn force_open(&mut self, bytes: u64) {
+        self.share.take(bytes);
+        self.open = true;
+    }
+
+    fn keep(&mut self, parcel: Parcel) -> Offer {
         self.received_rows += parcel.batch.num_rows() as u64;
         self.queued_bytes += parcel.bytes;
-        self.queue.push_back(parcel);
+        self.queue.push_back(Kept::InMemory(parcel));
         if let Hold::Window { bytes } = self.hold {
             self.open |= self.queued_bytes > bytes;
         }
@@ -227,11 +271,15 @@ impl GateCore {
             _ => {}
         }
         match self.queue.pop_front() {
-            Some(parcel) => {
+            Some(Kept::InMemory(parcel)) => {
                 self.share.release(parcel.bytes);
                 self.queued_bytes -= parcel.bytes;
                 self.taken.extend(parcel.batch.num_rows(), parcel.content);
                 Take::Batch(parcel.batch)
+            }
+            Some(Kept::OnDisk { place, content }) => {
+                self.taken.extend(usize::try_from(place.rows).unwrap_or(usize::MAX), content);
+                Take::Read(place)
             }
             None if self.end.is_some() => Take::Done,
             None => Take::Pending,
@@ -264,14 +312,6 @@ impl GateCore {
             None if attempt != self.attempt || self.frozen => Some(Refusal::Fenced),
             None => None,
         }
-    }
-
-    fn overflow(&mut self) -> MeshError {
-        let error = MeshError::new(
-            ErrorCode::Memory,
-            format!("spooled sub-queries are over the query's share of {} bytes", self.share.max()),
-        );
-        self.broken(error)
     }
 
     fn broken(&mut self, error: MeshError) -> MeshError {

@@ -55,6 +55,7 @@ fn drain(gate: &mut GateCore) -> (Vec<i64>, &'static str) {
     let mut rows = Vec::new();
     loop {
         match gate.take() {
+            Take::Read(place) => panic!("nothing was written, and {place:?} is to be read"),
             Take::Batch(batch) => rows.extend(batch.column(0).as_primitive::<Int64Type>().values().to_vec()),
             Take::Pending => return (rows, "pending"),
             Take::Done => return (rows, "done"),
@@ -214,20 +215,37 @@ fn rows_that_do_not_add_up_fail_the_gate() {
     assert_eq!(drain(&mut gate), (vec![], "failed"));
 }
 
+/// A gate whose memory is used up, and the batch that is to go to disk.
+fn over_memory(hold: Hold) -> (GateCore, Arc<MemoryShare>, Parcel) {
+    let (mut gate, share) = gate(hold, 2 * BYTES);
+    assert!(!stored(&mut gate, 1, 0) && !stored(&mut gate, 1, 4));
+    let Offer::Spill(parcel) = gate.offer(1, batch(8)) else { panic!("{hold:?} does not spill") };
+    (gate, share, parcel)
+}
+
 #[test]
-fn memory_used_up_opens_a_build_and_fails_a_spool() {
-    let (mut open, share) = gate(Hold::Build, 2 * BYTES);
-    assert!(!stored(&mut open, 1, 0) && !stored(&mut open, 1, 4));
-    assert!(stored(&mut open, 1, 8));
+fn with_neither_memory_nor_disk_a_build_opens_and_a_spool_fails() {
+    let full = || Err(MeshError::new(ErrorCode::DiskFull, "full"));
+    let (mut open, share, parcel) = over_memory(Hold::Build);
+    assert!(matches!(open.spilled(1, parcel, full()), Offer::Stored { readable: true }));
     assert_eq!(drain(&mut open), ((0..12).collect(), "pending"));
     assert_eq!(share.used(), 0);
 
-    let (mut failed, share) = gate(Hold::Spool, 2 * BYTES);
-    stored(&mut failed, 1, 0);
-    stored(&mut failed, 1, 4);
-    let Refusal::Failed(error) = refused(&mut failed, 1, 8) else { panic!("not failed") };
-    assert_eq!(error.code, ErrorCode::Memory);
+    let (mut failed, share, parcel) = over_memory(Hold::Spool);
+    let Offer::Refused(Refusal::Failed(error)) = failed.spilled(1, parcel, full()) else { panic!("not failed") };
+    assert_eq!(error.code, ErrorCode::DiskFull);
     assert_eq!((drain(&mut failed), share.used()), ((vec![], "failed"), 0));
+}
+
+#[test]
+fn what_came_back_from_disk_after_a_fence_is_nobodys() {
+    let (mut gate, _, parcel) = over_memory(Hold::Spool);
+    gate.fence(2);
+    let written = Err(MeshError::new(ErrorCode::DiskFull, "full"));
+    assert!(matches!(gate.spilled(1, parcel, written), Offer::Refused(Refusal::Fenced)));
+    stored(&mut gate, 2, 0);
+    gate.complete(Verified::in_process(2, 4)).unwrap();
+    assert_eq!(drain(&mut gate), ((0..4).collect(), "done"));
 }
 
 #[test]

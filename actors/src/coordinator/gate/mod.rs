@@ -12,16 +12,18 @@ pub mod share;
 mod check_test;
 #[cfg(test)]
 mod core_test;
+#[cfg(test)]
+mod spill_test;
 
 use std::{
     fmt,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use arrow::array::RecordBatch;
-use futures::{Stream, task::AtomicWaker};
+use futures::{Stream, future::BoxFuture, task::AtomicWaker};
 use greylag_protocol::{MeshError, Result, SourceName, prefix::Prefix};
 use tokio::sync::Notify;
 
@@ -30,6 +32,14 @@ use self::{
     core::{Fenced, GateCore, Hold, Offer, Parcel, Refusal, Take},
     share::MemoryShare,
 };
+use crate::coordinator::spill::{SpillFile, SpillSpace};
+
+/// Where a query's rows may wait.
+#[derive(Debug, Clone)]
+pub struct Room {
+    pub share: Arc<MemoryShare>,
+    pub disk: Arc<SpillSpace>,
+}
 
 /// The producer's and the supervisor's side. Clones are the same gate.
 #[derive(Clone)]
@@ -39,6 +49,7 @@ pub struct ReleaseGate {
 
 struct Inner {
     core: Mutex<GateCore>,
+    disk: SpillFile,
     /// Told whenever the consumer has made room, or nothing more will be let in.
     space: Notify,
     reader: AtomicWaker,
@@ -55,26 +66,23 @@ impl ReleaseGate {
     /// completed by then.
     pub fn new(
         hold: Hold,
-        share: Arc<MemoryShare>,
+        room: &Room,
         source: Option<SourceName>,
         on_close: impl FnOnce(bool) + Send + 'static,
     ) -> (Self, Released) {
-        Self::of(GateCore::new(hold, share, source), on_close)
+        Self::of(GateCore::new(hold, room.share.clone(), source), room, on_close)
     }
 
     /// As [`ReleaseGate::new`], for a consumer that has these rows already.
-    pub fn after(
-        taken: Prefix,
-        share: Arc<MemoryShare>,
-        on_close: impl FnOnce(bool) + Send + 'static,
-    ) -> (Self, Released) {
-        Self::of(GateCore::new(Hold::Nothing, share, None).after(taken), on_close)
+    pub fn after(taken: Prefix, room: &Room, on_close: impl FnOnce(bool) + Send + 'static) -> (Self, Released) {
+        Self::of(GateCore::new(Hold::Nothing, room.share.clone(), None).after(taken), room, on_close)
     }
 
-    fn of(core: GateCore, on_close: impl FnOnce(bool) + Send + 'static) -> (Self, Released) {
-        let core = Mutex::new(core);
-        let inner = Arc::new(Inner { core, space: Notify::new(), reader: AtomicWaker::new() });
-        let released = Released { inner: inner.clone(), over: false, on_close: Some(Box::new(on_close)) };
+    fn of(core: GateCore, room: &Room, on_close: impl FnOnce(bool) + Send + 'static) -> (Self, Released) {
+        let (core, disk) = (Mutex::new(core), room.disk.file());
+        let inner = Arc::new(Inner { core, disk, space: Notify::new(), reader: AtomicWaker::new() });
+        let released =
+            Released { inner: inner.clone(), over: false, reading: None, on_close: Some(Box::new(on_close)) };
         (Self { inner }, released)
     }
 
@@ -95,7 +103,11 @@ impl ReleaseGate {
         loop {
             let mut space = pin!(self.inner.space.notified());
             space.as_mut().enable();
-            let offer = self.inner.core().offer(attempt, parcel);
+            let mut offer = self.inner.core().offer(attempt, parcel);
+            if let Offer::Spill(parcel) = offer {
+                let written = self.inner.disk.write(parcel.batch.clone()).await;
+                offer = self.inner.core().spilled(attempt, parcel, written);
+            }
             match offer {
                 Offer::Stored { readable } => {
                     if readable {
@@ -103,7 +115,7 @@ impl ReleaseGate {
                     }
                     return Ok(());
                 }
-                Offer::Full(back) => parcel = back,
+                Offer::Full(back) | Offer::Spill(back) => parcel = back,
                 Offer::Refused(refusal) => {
                     self.inner.reader.wake();
                     return Err(refusal);
@@ -153,6 +165,8 @@ impl fmt::Debug for ReleaseGate {
 pub struct Released {
     inner: Arc<Inner>,
     over: bool,
+    /// The batch that is on its way from disk.
+    reading: Option<BoxFuture<'static, Result<RecordBatch>>>,
     on_close: Option<Box<dyn FnOnce(bool) + Send>>,
 }
 
@@ -164,22 +178,33 @@ impl Stream for Released {
             return Poll::Ready(None);
         }
         self.inner.reader.register(cx.waker());
-        let take = self.inner.core().take();
-        match take {
-            Take::Batch(batch) => {
-                self.inner.space.notify_waiters();
-                Poll::Ready(Some(Ok(batch)))
-            }
-            Take::Pending => Poll::Pending,
-            Take::Done => {
-                self.over = true;
-                Poll::Ready(None)
-            }
-            Take::Failed(error) => {
-                self.over = true;
-                Poll::Ready(Some(Err(error)))
+        if self.reading.is_none() {
+            let take = self.inner.core().take();
+            match take {
+                Take::Read(place) => {
+                    let disk = self.inner.disk.clone();
+                    self.reading = Some(Box::pin(async move { disk.read(place).await }));
+                }
+                Take::Batch(batch) => {
+                    self.inner.space.notify_waiters();
+                    return Poll::Ready(Some(Ok(batch)));
+                }
+                Take::Pending => return Poll::Pending,
+                Take::Done => {
+                    self.over = true;
+                    return Poll::Ready(None);
+                }
+                Take::Failed(error) => {
+                    self.over = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
             }
         }
+        let Some(reading) = &mut self.reading else { return Poll::Pending };
+        let read = ready!(reading.as_mut().poll(cx));
+        self.reading = None;
+        self.over = read.is_err();
+        Poll::Ready(Some(read))
     }
 }
 

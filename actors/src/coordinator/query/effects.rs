@@ -118,7 +118,7 @@ impl QueryState {
             batch_rows,
             run,
             shunned: self.core.shunned().to_vec(),
-            share: self.share.clone(),
+            room: self.room.clone(),
             budget: self.budget.clone(),
         });
         self.run = Some(Run::new(facts, self.job.session.options.delivery));

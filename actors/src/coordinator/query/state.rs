@@ -19,7 +19,7 @@ use super::{
 use crate::{
     coordinator::{
         Coordinator, Registered,
-        gate::{ReleaseGate, Released, share::MemoryShare},
+        gate::{ReleaseGate, Released, Room, share::MemoryShare},
         ledger::QueryEntry,
         subquery::Budget,
     },
@@ -35,7 +35,7 @@ pub struct QueryState {
     pub(super) job: JobState,
     pub(super) entry: Arc<QueryEntry>,
     pub(super) outlet: ReleaseGate,
-    pub(super) share: Arc<MemoryShare>,
+    pub(super) room: Room,
     pub(super) budget: Budget,
     pub(super) dice: StdRng,
     /// The step or the run under way. Dropping it stops it.
@@ -65,9 +65,11 @@ pub(super) struct JobState {
 
 impl QueryState {
     pub fn new(myself: &ActorRef<QueryMessage>, coordinator: Arc<Coordinator>, job: Job) -> Self {
-        let share = Arc::new(MemoryShare::new(coordinator.ctx.limits.query_memory_bytes_max));
+        let ctx = &coordinator.ctx;
+        let share = Arc::new(MemoryShare::of(ctx.held.clone(), ctx.limits.query_memory_bytes_max));
+        let room = Room { share, disk: ctx.spill.clone() };
         let (me, resume) = (myself.clone(), job.session.options.resume);
-        let (outlet, rows) = ReleaseGate::after(resume, share.clone(), move |complete| {
+        let (outlet, rows) = ReleaseGate::after(resume, &room, move |complete| {
             // A statement that has ended does not care.
             let _ = me.cast(QueryMessage::Happened(Event::ReaderGone { complete }));
         });
@@ -98,7 +100,7 @@ impl QueryState {
             coordinator,
             entry: Arc::new(entry),
             outlet,
-            share,
+            room,
             work: None,
             timer: None,
             _deadline: deadline,

@@ -68,11 +68,10 @@ impl Actor for SubqueryActor {
     ) -> Result<SubqueryState, ActorProcessingErr> {
         let Arguments { facts, plan, partition, hold, query, reply } = arguments;
         let me = myself.clone();
-        let (gate, released) =
-            ReleaseGate::new(hold, facts.share.clone(), Some(plan.source.clone()), move |complete| {
-                // A sub-query that has ended does not care.
-                let _ = me.cast(SubqueryMessage::Happened(Event::Abandoned { complete }));
-            });
+        let (gate, released) = ReleaseGate::new(hold, &facts.room, Some(plan.source.clone()), move |complete| {
+            // A sub-query that has ended does not care.
+            let _ = me.cast(SubqueryMessage::Happened(Event::Abandoned { complete }));
+        });
         let spread = facts.query.0.as_u128() as u64 ^ u64::from(plan.ordinal);
         let core = SubqueryCore::new(Setting {
             source: plan.source.clone(),

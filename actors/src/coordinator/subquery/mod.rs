@@ -19,7 +19,7 @@ use ractor::ActorRef;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    gate::{core::Hold, share::MemoryShare},
+    gate::{Room, core::Hold},
     ledger::Ledger,
     query::QueryMessage,
 };
@@ -56,7 +56,7 @@ pub struct QueryFacts {
     pub batch_rows: u32,
     pub run: u32,
     pub shunned: Vec<NodeId>,
-    pub share: Arc<MemoryShare>,
+    pub room: Room,
     pub budget: Budget,
 }
 
