@@ -12,7 +12,8 @@ use ractor::ActorCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    coordinator::{gate::share::MemoryShare, port::BearerIssuer, spill::SpillSpace},
+    bounds::{Bound, Bounds},
+    coordinator::{port::BearerIssuer, spill::SpillSpace},
     directory::RoleDirectory,
     edge::port::{ConnectorFactory, Secrets},
     peers::Peers,
@@ -60,8 +61,10 @@ pub struct NodeCtx {
     pub bearer: Option<Arc<dyn BearerIssuer>>,
     pub directory: RoleDirectory,
     pub home: ActorHome,
+    /// Named limits, and how full they are.
+    pub bounds: Bounds,
     /// Memory for rows that wait, over all statements.
-    pub held: Arc<MemoryShare>,
+    pub held: Arc<Bound>,
     /// Disk for rows that wait, over all statements.
     pub spill: Arc<SpillSpace>,
     /// Fires when the node shuts down. Tasks that are no actors end on it.

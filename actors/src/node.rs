@@ -20,8 +20,9 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bounds::Bounds,
     context::{ActorHome, NodeCtx},
-    coordinator::{self, gate::share::MemoryShare, port::BearerIssuer, spill::SpillSpace},
+    coordinator::{self, port::BearerIssuer, spill::SpillSpace},
     directory::RoleDirectory,
     edge::{
         self,
@@ -145,12 +146,15 @@ impl Drop for Node {
 pub(crate) fn context(parts: &NodeParts) -> Arc<NodeCtx> {
     let (mesh, node) = (parts.mesh.clone(), parts.mesh.node());
     let seams = mesh.seams().clone();
+    let bounds = Bounds::default();
+    let spill = bounds.open("limits.spill_bytes_max", "", parts.limits.spill_bytes_max);
     Arc::new(NodeCtx {
         node,
         home: ActorHome::new(node, seams.seed),
         mesh,
-        held: Arc::new(MemoryShare::new(parts.limits.node_memory_bytes_max)),
-        spill: SpillSpace::new(seams.scratch.clone(), seams.blocking.clone(), parts.limits.spill_bytes_max),
+        held: bounds.open("limits.node_memory_bytes_max", "", parts.limits.node_memory_bytes_max),
+        spill: SpillSpace::new(seams.scratch.clone(), seams.blocking.clone(), spill),
+        bounds,
         seams,
         limits: parts.limits.clone(),
         timing: parts.timing.clone(),

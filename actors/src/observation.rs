@@ -1,5 +1,5 @@
-//! What every role actor answers alike: whether it is there, and the supervision tree of its node. Also cuts
-//! observations down to what one control message can carry.
+//! What every role actor answers alike: whether it is there, the supervision tree of its node and its bounds. Also
+//! cuts observations down to what one control message can carry.
 
 use greylag_protocol::{
     messages::control::{ActorRow, CONTROL_BYTES_MAX, ControlReply, ControlRequest, OBSERVED_ROWS_MAX},
@@ -34,6 +34,10 @@ pub fn answer(ctx: &NodeCtx, request: &ControlRequest) -> Option<ControlReply> {
         ControlRequest::ObserveActors => {
             let (rows, truncated) = fitting::<ActorRow>(ctx.tree().snapshot());
             Some(ControlReply::Actors { rows, truncated })
+        }
+        ControlRequest::ObserveBounds => {
+            let (rows, truncated) = fitting(ctx.bounds.rows(ctx.node));
+            Some(ControlReply::Bounds { rows, truncated })
         }
         _ => None,
     }

@@ -10,6 +10,8 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use crate::bounds::Bound;
+
 /// What entering comes to, decided without waiting.
 #[derive(Debug)]
 pub enum Entry {
@@ -28,15 +30,30 @@ pub struct Turnstile {
 
 #[derive(Debug)]
 struct Shared {
-    inside_max: usize,
-    queue_max: usize,
+    inside: Arc<Bound>,
+    waiting: Arc<Bound>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    inside: usize,
-    queue: VecDeque<oneshot::Sender<Slot>>,
+    queue: VecDeque<Waiter>,
+}
+
+/// Counted among those who wait until dropped.
+#[derive(Debug)]
+struct Waiter {
+    sender: oneshot::Sender<Slot>,
+    _place: Place,
+}
+
+#[derive(Debug)]
+struct Place(Arc<Bound>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.release(1);
+    }
 }
 
 impl Shared {
@@ -46,29 +63,31 @@ impl Shared {
 }
 
 impl Turnstile {
-    pub fn new(inside_max: usize, queue_max: usize) -> Self {
-        Self { shared: Arc::new(Shared { inside_max: inside_max.max(1), queue_max, state: Mutex::default() }) }
+    /// At most so many inside, and at most so many who wait.
+    pub fn new(inside: Arc<Bound>, waiting: Arc<Bound>) -> Self {
+        Self { shared: Arc::new(Shared { inside, waiting, state: Mutex::default() }) }
     }
 
     pub fn enter(&self) -> Entry {
         let mut state = self.shared.lock();
-        if state.inside < self.shared.inside_max {
-            state.inside += 1;
+        if self.shared.inside.used() < self.shared.inside.max() {
+            self.shared.inside.take(1);
             return Entry::Inside(Slot { shared: self.shared.clone() });
         }
-        state.queue.retain(|waiter| !waiter.is_closed());
-        if state.queue.len() >= self.shared.queue_max {
+        state.queue.retain(|waiter| !waiter.sender.is_closed());
+        if !self.shared.waiting.reserve(1) {
             return Entry::Refused;
         }
         let (sender, receiver) = oneshot::channel();
-        state.queue.push_back(sender);
+        state.queue.push_back(Waiter { sender, _place: Place(self.shared.waiting.clone()) });
         Entry::Queued(Queued { receiver })
     }
 
     /// How many are inside, and how many wait.
     pub fn load(&self) -> (usize, usize) {
         let state = self.shared.lock();
-        (state.inside, state.queue.iter().filter(|waiter| !waiter.is_closed()).count())
+        let waiting = state.queue.iter().filter(|waiter| !waiter.sender.is_closed()).count();
+        (self.shared.inside.used() as usize, waiting)
     }
 }
 
@@ -83,13 +102,13 @@ impl Drop for Slot {
         let mut state = self.shared.lock();
         let next = loop {
             match state.queue.pop_front() {
-                Some(waiter) if waiter.is_closed() => continue,
-                Some(waiter) => break Some(waiter),
+                Some(waiter) if waiter.sender.is_closed() => continue,
+                Some(waiter) => break Some(waiter.sender),
                 None => break None,
             }
         };
         let Some(waiter) = next else {
-            state.inside -= 1;
+            self.shared.inside.release(1);
             return;
         };
         drop(state);
@@ -116,6 +135,10 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
+    fn turnstile(inside: u64, waiting: u64) -> Turnstile {
+        Turnstile::new(Arc::new(Bound::of(inside)), Arc::new(Bound::of(waiting)))
+    }
+
     fn inside(entry: Entry) -> Slot {
         match entry {
             Entry::Inside(slot) => slot,
@@ -132,7 +155,7 @@ mod tests {
 
     #[tokio::test]
     async fn first_come_first_served_and_the_rest_refused() {
-        let turnstile = Turnstile::new(1, 2);
+        let turnstile = turnstile(1, 2);
         let first = inside(turnstile.enter());
         let second = queued(turnstile.enter());
         let mut third = queued(turnstile.enter());
@@ -149,7 +172,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_leaves_the_queue_blocks_nobody() {
-        let turnstile = Turnstile::new(1, 1);
+        let turnstile = turnstile(1, 1);
         let first = inside(turnstile.enter());
         drop(queued(turnstile.enter()));
         let second = queued(turnstile.enter());
@@ -160,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_slot_given_to_one_who_has_just_gone_is_passed_on() {
-        let turnstile = Turnstile::new(1, 4);
+        let turnstile = turnstile(1, 4);
         let first = inside(turnstile.enter());
         let gone = queued(turnstile.enter());
         let mut next = queued(turnstile.enter());

@@ -118,8 +118,8 @@ impl Default for Limits {
             node_memory_bytes_max: 4 << 30,
             spill_bytes_max: 16 << 30,
             hold_back_bytes_max: 8 << 20,
-            subquery_attempts_max: 8,
-            query_restarts_max: 16,
+            subquery_attempts_max: 12,
+            query_restarts_max: 32,
             edge_subqueries_max: 32,
             peer_streams_max: 1024,
         }

@@ -74,6 +74,7 @@ codes! {
     SourceBusy 3010 "53300" Overload "the source takes no more connections" "run the statement again later";
     ValueOutOfRange 3011 "22003" Permanent "a value of the source does not fit its type" "cast or filter the named column at the source";
     ReplayDiffers 3012 "40001" Transient "another run of the same work gave other rows than those already used" "run the statement again from its beginning";
+    CircuitOpen 3013 "08006" Overload "the source has failed too often in a row and is left alone for a moment" "see system.circuits; run the statement again once the source answers";
     // 4xxx: the mesh.
     NotAMember 4001 "28000" Permanent "the node is not a current member" "it was removed, or belongs to another mesh; join again with a token";
     ForeignCertificate 4002 "28000" Permanent "the certificate is not from this mesh's authority" "check that the node's data directory belongs to this mesh";

@@ -9,6 +9,7 @@ use greylag_protocol::{
     state::Role,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::time::Instant;
 
 use super::{Coordinator, catalog::CatalogHandle};
 use crate::{NodeCtx, RoleMessage, Wire, directory::RoleGuard, observation};
@@ -84,6 +85,11 @@ impl State {
             ControlRequest::ObserveSubqueries => {
                 let (rows, truncated) = observation::fitting(self.coordinator.ledger.attempts());
                 ControlReply::Subqueries { rows, truncated }
+            }
+            ControlRequest::ObserveCircuits => {
+                let rows = self.coordinator.circuits.rows(self.coordinator.ctx.node, Instant::now());
+                let (rows, truncated) = observation::fitting(rows);
+                ControlReply::Circuits { rows, truncated }
             }
             request => observation::answer(&self.coordinator.ctx, &request).unwrap_or_else(|| {
                 ControlReply::Error(MeshError::new(ErrorCode::Unsupported, "a coordinator decides nothing"))

@@ -15,12 +15,20 @@ use greylag_protocol::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::subquery::core::Candidate;
+use super::{circuits::Circuits, subquery::core::Candidate};
 use crate::{NodeCtx, edge::port::LocalEdge, planner::port::EdgeDirectory};
 
-/// Live holders of a source's edge role, and whether there is a link to each. Those that drain only while there are no
-/// others.
-pub fn candidates(ctx: &NodeCtx, source: &SourceName) -> Vec<Candidate> {
+/// Live holders of a source's edge role, whether there is a link to each, and how the source behind it has done lately.
+/// Those that drain only while there are no others.
+pub fn candidates(ctx: &NodeCtx, circuits: &Circuits, source: &SourceName) -> Vec<Candidate> {
+    let now = Instant::now();
+    let condition = |node| circuits.condition(source, node, now);
+    let candidate = |(node, linked)| Candidate { node, linked, condition: condition(node) };
+    reachable(ctx, source).into_iter().map(candidate).collect()
+}
+
+/// Live holders, and whether there is a link to each.
+fn reachable(ctx: &NodeCtx, source: &SourceName) -> Vec<(NodeId, bool)> {
     let state = ctx.mesh.state();
     let holders = state.live_holders(&Role::Edge(source.clone()));
     let staying: Vec<NodeId> = holders.iter().copied().filter(|node| !state.draining.contains(node)).collect();
@@ -28,14 +36,14 @@ pub fn candidates(ctx: &NodeCtx, source: &SourceName) -> Vec<Candidate> {
     let links = ctx.mesh.links();
     let links = links.borrow();
     let linked = |node: &NodeId| *node == ctx.node || links.get(node) == Some(&LinkState::Connected);
-    holders.into_iter().map(|node| Candidate { linked: linked(&node), node }).collect()
+    holders.into_iter().map(|node| (node, linked(&node))).collect()
 }
 
 /// Returns as soon as an edge of the source can be reached.
 pub async fn some_edge(ctx: &NodeCtx, source: &SourceName) {
     let mut states = ctx.mesh.watch();
     let mut links = ctx.mesh.links();
-    while !candidates(ctx, source).iter().any(|edge| edge.linked) {
+    while !reachable(ctx, source).iter().any(|(_, linked)| *linked) {
         let changed = tokio::select! {
             biased;
             changed = states.changed() => changed,
@@ -50,9 +58,9 @@ pub async fn some_edge(ctx: &NodeCtx, source: &SourceName) {
 
 /// Live holders, the nearest first.
 pub fn nearest(ctx: &NodeCtx, source: &SourceName) -> Vec<NodeId> {
-    let mut edges = candidates(ctx, source);
-    edges.sort_by_key(|edge| (!edge.linked, edge.node != ctx.node, edge.node));
-    edges.into_iter().map(|edge| edge.node).collect()
+    let mut edges = reachable(ctx, source);
+    edges.sort_by_key(|(node, linked)| (!linked, *node != ctx.node, *node));
+    edges.into_iter().map(|(node, _)| node).collect()
 }
 
 /// Names edges for `EXPLAIN`.

@@ -10,6 +10,7 @@ mod actor;
 mod admin;
 mod book;
 mod catalog;
+mod circuits;
 mod edges;
 pub mod gate;
 mod ledger;
@@ -36,6 +37,7 @@ use tokio::time::{Instant, timeout_at};
 pub(crate) use self::edges::get_schema;
 use self::{
     catalog::CatalogHandle,
+    circuits::Circuits,
     ledger::Ledger,
     query::{QueryMessage, core::Event},
 };
@@ -63,6 +65,7 @@ pub struct Coordinator {
     cell: ActorCell,
     statements: Turnstile,
     ledger: Ledger,
+    circuits: Arc<Circuits>,
     catalog: CatalogHandle,
     running: Mutex<BTreeMap<QueryId, Running>>,
 }
@@ -75,8 +78,12 @@ struct Running {
 impl Coordinator {
     fn new(ctx: Arc<NodeCtx>, cell: ActorCell, catalog: CatalogHandle) -> Self {
         let limits = &ctx.limits;
-        let statements = Turnstile::new(limits.running_statements_max as usize, limits.queue_statements_max as usize);
-        Self { statements, cell, ledger: Ledger::default(), catalog, running: Mutex::default(), ctx }
+        let statements = Turnstile::new(
+            ctx.bounds.open("limits.running_statements_max", "", limits.running_statements_max.max(1).into()),
+            ctx.bounds.open("limits.queue_statements_max", "", limits.queue_statements_max.into()),
+        );
+        let (ledger, circuits) = (Ledger::default(), Arc::default());
+        Self { statements, cell, ledger, circuits, catalog, running: Mutex::default(), ctx }
     }
 
     /// Statements that run, and that wait to.

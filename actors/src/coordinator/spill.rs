@@ -5,10 +5,7 @@
 
 use std::{
     io,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use arrow::{
@@ -24,18 +21,19 @@ use greylag_protocol::{
 };
 use tokio::sync::oneshot;
 
+use crate::bounds::Bound;
+
 /// Room on disk that all queries of a node share.
 #[derive(Debug)]
 pub struct SpillSpace {
     scratch: Arc<dyn Scratch>,
     blocking: Arc<dyn Blocking>,
-    used: AtomicU64,
-    max: u64,
+    used: Arc<Bound>,
 }
 
 impl SpillSpace {
-    pub fn new(scratch: Arc<dyn Scratch>, blocking: Arc<dyn Blocking>, max: u64) -> Arc<Self> {
-        Arc::new(Self { scratch, blocking, used: AtomicU64::new(0), max })
+    pub fn new(scratch: Arc<dyn Scratch>, blocking: Arc<dyn Blocking>, used: Arc<Bound>) -> Arc<Self> {
+        Arc::new(Self { scratch, blocking, used })
     }
 
     /// A file; nothing is made on disk before something is written.
@@ -46,16 +44,16 @@ impl SpillSpace {
 
     /// Bytes on disk.
     pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Acquire)
+        self.used.used()
     }
 
     fn reserve(&self, bytes: u64) -> Result<()> {
-        let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.max);
-        self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).map(drop).map_err(|used| {
-            let message =
-                format!("{used} bytes of rows wait on disk already, and `limits.spill_bytes_max` is {}", self.max);
-            MeshError::new(ErrorCode::DiskFull, message)
-        })
+        if self.used.reserve(bytes) {
+            return Ok(());
+        }
+        let (used, max) = (self.used.used(), self.used.max());
+        let message = format!("{used} bytes of rows wait on disk already, and `limits.spill_bytes_max` is {max}");
+        Err(MeshError::new(ErrorCode::DiskFull, message))
     }
 }
 
@@ -132,7 +130,7 @@ impl Content {
             none => self.space.scratch.file().map(|file| none.insert(file)),
         };
         if let Err(error) = file.and_then(|file| file.write_at(place.offset, &payload)) {
-            self.space.used.fetch_sub(place.bytes, Ordering::AcqRel);
+            self.space.used.release(place.bytes);
             return Err(refused(&error));
         }
         self.end += place.bytes;
@@ -151,7 +149,7 @@ impl Content {
 
 impl Drop for Content {
     fn drop(&mut self) {
-        self.space.used.fetch_sub(self.end, Ordering::AcqRel);
+        self.space.used.release(self.end);
     }
 }
 
@@ -182,6 +180,7 @@ pub(crate) mod fixture {
     use greylag_cluster::seams::{Blocking, MemoryScratch, Scratch};
 
     use super::SpillSpace;
+    use crate::bounds::Bound;
 
     #[derive(Debug)]
     struct Inline;
@@ -198,7 +197,7 @@ pub(crate) mod fixture {
     }
 
     pub(crate) fn over(scratch: Arc<dyn Scratch>, max: u64) -> Arc<SpillSpace> {
-        SpillSpace::new(scratch, Arc::new(Inline), max)
+        SpillSpace::new(scratch, Arc::new(Inline), Arc::new(Bound::of(max)))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Sub-queries that wait for a slot at one edge.
-const QUEUE_MAX: usize = 256;
+const QUEUE_MAX: u64 = 256;
 /// Longest wait for a slot. Then GL3010: whoever holds the slots may be waiting for the one who waits.
 const QUEUE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Longest time that opening a source may take.
@@ -50,7 +50,14 @@ struct Opened {
 
 impl Desk {
     pub fn new(ctx: Arc<NodeCtx>, source: SourceName, stop: CancellationToken) -> Self {
-        let turnstile = Turnstile::new(ctx.limits.edge_subqueries_max as usize, QUEUE_MAX);
+        let turnstile = Turnstile::new(
+            ctx.bounds.open(
+                "limits.edge_subqueries_max",
+                source.to_string(),
+                ctx.limits.edge_subqueries_max.max(1).into(),
+            ),
+            ctx.bounds.open("edge.queue_max", source.to_string(), QUEUE_MAX),
+        );
         Self { ctx, source, turnstile, stop, opened: Mutex::default() }
     }
 

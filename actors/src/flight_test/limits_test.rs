@@ -112,11 +112,26 @@ async fn a_slow_reader_holds_the_source_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn spooling_more_than_the_share_fails_by_name() {
+async fn what_is_held_back_over_the_share_waits_on_disk() {
     let limits = Limits { query_memory_bytes_max: 64 << 10, ..Limits::default() };
     let world = World::with_edges(1, 100_000, limits).await;
+    for (session, sql) in [(spooled(), "stream a"), (anybody(), "build a")] {
+        let rows = world.rows(&session, sql).await.unwrap();
+        assert_eq!(multiset(&rows), whole(100_000, 1), "{sql}");
+    }
+    let ctx = world.node(0).ctx();
+    let spilled = ctx.bounds.rows(ctx.node).into_iter().find(|row| row.name == "limits.spill_bytes_max").unwrap();
+    assert!(spilled.peak > 64 << 10, "{spilled:?}");
+    until("the disk is free again", || ctx.spill.used() == 0 && ctx.held.used() == 0).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spooling_more_than_there_is_room_for_fails_by_name() {
+    let limits = Limits { query_memory_bytes_max: 64 << 10, spill_bytes_max: 64 << 10, ..Limits::default() };
+    let world = World::with_edges(1, 100_000, limits).await;
     let error = world.rows(&spooled(), "stream a").await.unwrap_err();
-    assert_eq!((error.code, error.source.as_ref().unwrap().as_str()), (ErrorCode::Memory, "a"));
+    assert_eq!((error.code, error.source.as_ref().unwrap().as_str()), (ErrorCode::DiskFull, "a"));
     assert_eq!(world.source.asked().len(), 1, "it would not fit the next time either");
     // A build side that does not fit is let through instead.
     assert_eq!(multiset(&world.rows(&anybody(), "build a").await.unwrap()), whole(100_000, 1));

@@ -215,11 +215,46 @@ async fn attempts_are_bounded_and_a_busy_source_is_asked_again() {
     world.source.tell(1, Act::FailAtOnce(busy));
     assert_eq!(multiset(&world.rows(&anybody(), "stream a").await.unwrap()), whole(ROWS, 1));
     let before = world.source.asked().len();
-    for _ in 0..10 {
+    for _ in 0..20 {
         world.source.tell(1, Act::FailAfter(0, transient()));
     }
     let error = world.rows(&anybody(), "stream a").await.unwrap_err();
     assert_eq!(error.code, ErrorCode::SourceUnreachable);
     assert_eq!(world.source.asked().len() - before, Limits::default().subquery_attempts_max as usize);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_is_back_is_found_again() {
+    let world = World::with_edges(1, 1_000, Limits::default()).await;
+    // Five open the circuit, the others try after a rest each.
+    for _ in 0..8 {
+        world.source.tell(1, Act::FailAtOnce(transient()));
+    }
+    assert_eq!(multiset(&world.rows(&anybody(), "stream a").await.unwrap()), whole(1_000, 1));
+    let circuits = world.rows(&anybody(), "system circuits").await.unwrap();
+    assert_eq!(circuits.iter().map(RecordBatch::num_rows).sum::<usize>(), 0, "it has answered since");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_is_down_is_left_alone() {
+    const STATEMENTS: usize = 8;
+    let limits = Limits::default();
+    let world = World::with_edges(1, 1_000, limits.clone()).await;
+    (0..1_000).for_each(|_| world.source.tell(1, Act::FailAtOnce(transient())));
+    let session = anybody();
+    let statements = (0..STATEMENTS).map(|_| world.rows(&session, "stream a"));
+    for outcome in futures::future::join_all(statements).await {
+        let error = outcome.unwrap_err();
+        assert!(error.is_retryable() && error.source.is_some(), "{error}");
+    }
+    let (asked, each) = (world.source.asked().len(), limits.subquery_attempts_max as usize);
+    assert!(asked < STATEMENTS * each / 2, "it was asked {asked} times");
+    let circuits = world.rows(&anybody(), "system circuits").await.unwrap();
+    assert_eq!(circuits.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
+    let (late, took) = timed(world.rows(&anybody(), "stream a")).await;
+    assert!(late.unwrap_err().is_retryable());
+    assert!(took < Duration::from_secs(3), "whoever comes late waits no longer than those before: {took:?}");
     world.stop().await;
 }

@@ -22,9 +22,9 @@ use crate::{
 };
 
 /// Statements planned at once on a node: planning is CPU work, so more would only make each slower.
-const PLANNING_MAX: usize = 8;
+const PLANNING_MAX: u64 = 8;
 /// Statements waiting to be planned. The coordinator's own admission bounds them too.
-const PLANNING_QUEUE_MAX: usize = 1_024;
+const PLANNING_QUEUE_MAX: u64 = 1_024;
 
 pub struct PlannerActor;
 
@@ -48,7 +48,10 @@ impl Actor for PlannerActor {
 
     async fn pre_start(&self, myself: ActorRef<RoleMessage>, ctx: Arc<NodeCtx>) -> Result<State, ActorProcessingErr> {
         let stop = CancellationToken::new();
-        let turnstile = Turnstile::new(PLANNING_MAX, PLANNING_QUEUE_MAX);
+        let turnstile = Turnstile::new(
+            ctx.bounds.open("planner.running_max", "", PLANNING_MAX),
+            ctx.bounds.open("planner.queue_max", "", PLANNING_QUEUE_MAX),
+        );
         let desk: Arc<dyn Planner> = Arc::new(Desk { ctx: ctx.clone(), turnstile, stop: stop.clone() });
         let offered = ctx.directory.offer(Role::Planner, desk);
         let entered = ctx.directory.enter(Role::Planner, myself);

@@ -44,6 +44,10 @@ pub enum ControlRequest {
     ObserveSubqueries,
     /// To any role actor: the supervision tree of its node.
     ObserveActors,
+    /// To any role actor: the bounds of its node.
+    ObserveBounds,
+    /// To a coordinator: sources that have failed lately.
+    ObserveCircuits,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +58,8 @@ pub enum ControlReply {
     Queries { rows: Vec<QueryRow>, truncated: bool },
     Subqueries { rows: Vec<SubqueryRow>, truncated: bool },
     Actors { rows: Vec<ActorRow>, truncated: bool },
+    Bounds { rows: Vec<BoundRow>, truncated: bool },
+    Circuits { rows: Vec<CircuitRow>, truncated: bool },
     Error(MeshError),
 }
 
@@ -136,7 +142,7 @@ pub struct SubqueryRow {
     pub attempt: u32,
     pub source: String,
     pub edge: NodeId,
-    /// Rule under which this attempt was started (`first`, `R0`, `R1`, `R5`).
+    /// Rule under which this attempt was started (`first`, `R0`, `R1`, `R2`, `R3`, `R4`, `R5`).
     pub rule: String,
     /// `running`, `done`, `failed`, `cancelled`.
     pub state: String,
@@ -159,4 +165,36 @@ pub struct ActorRow {
     pub state: String,
     pub restarts: u32,
     pub last_failure: Option<String>,
+}
+
+/// A row of `system.bounds`: a limit, and how full it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundRow {
+    pub node: NodeId,
+    /// Key of the setting.
+    pub name: String,
+    /// What it bounds, where there are several of it; else empty.
+    pub of: String,
+    pub max: u64,
+    pub used: u64,
+    /// Most that was used at once.
+    pub peak: u64,
+    /// How often it was hit.
+    pub refused: u64,
+}
+
+/// A row of `system.circuits`: a source behind an edge that has failed and has not answered since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CircuitRow {
+    pub coordinator: NodeId,
+    pub source: String,
+    pub edge: NodeId,
+    /// `closed` (asked as usual), `open` (left alone until `next_try_ms` have passed).
+    pub state: String,
+    /// In a row.
+    pub failures: u32,
+    /// Since the first of them.
+    pub failing_ms: u64,
+    pub next_try_ms: u64,
+    pub error: String,
 }

@@ -166,10 +166,11 @@ enums! {
     RoleCount { All, AtMost(0) }
     ControlRequest {
         Decide(0), Probe, Cancel { query, principal }, ObserveQueries, ObserveSubqueries, ObserveActors,
+        ObserveBounds, ObserveCircuits,
     }
     ControlReply {
         Decision(0), Alive, Cancelled(0), Queries { rows, truncated }, Subqueries { rows, truncated },
-        Actors { rows, truncated }, Error(0),
+        Actors { rows, truncated }, Bounds { rows, truncated }, Circuits { rows, truncated }, Error(0),
     }
     EdgeRequest { Query(0), GetSchema { source }, Ping { source } }
     EdgeReply { Schema(0), Pong { source_ms } }
@@ -209,6 +210,8 @@ structs! {
     }
     SubqueryRow { query, ordinal, attempt, source, edge, rule, state, sql, rows, bytes, elapsed_us, error }
     ActorRow { node, name, supervisor, state, restarts, last_failure }
+    BoundRow { node, name, of, max, used, peak, refused }
+    CircuitRow { coordinator, source, edge, state, failures, failing_ms, next_try_ms, error }
     EdgeCall { version, trace, deadline_ms, request }
     SignedSubquery { payload, signer, signature }
     Subquery { attempt, edge, source, sql, schema, principal, epoch, expires_unix_ms, batch_rows, compression, resume }

@@ -14,6 +14,7 @@ use super::{
     core::{GATE_BATCHES_MAX, GateCore, Hold, Offer, Parcel, Refusal, Take},
     share::MemoryShare,
 };
+use crate::bounds::Bound;
 
 /// Bytes of a batch of `ROWS` rows.
 const BYTES: u64 = 8 * ROWS;
@@ -28,7 +29,7 @@ fn batch(from: i64) -> Parcel {
 }
 
 fn gate(hold: Hold, share: u64) -> (GateCore, Arc<MemoryShare>) {
-    let share = Arc::new(MemoryShare::new(share));
+    let share = Arc::new(MemoryShare::of(Arc::new(Bound::of(u64::MAX)), share));
     let mut gate = GateCore::new(hold, share.clone(), None);
     gate.fence(1);
     (gate, share)

@@ -16,7 +16,10 @@ use super::{
     core::{Hold, Parcel, Refusal},
     share::MemoryShare,
 };
-use crate::coordinator::spill::{SpillSpace, fixture};
+use crate::{
+    bounds::Bound,
+    coordinator::spill::{SpillSpace, fixture},
+};
 
 const ROWS: i64 = 1_000;
 const BATCHES: i64 = 20;
@@ -28,7 +31,7 @@ fn parcel(n: i64) -> Parcel {
 
 /// Memory for two batches and a half.
 fn gate(hold: Hold, disk: &Arc<SpillSpace>) -> (ReleaseGate, Released) {
-    let share = Arc::new(MemoryShare::new(20_000));
+    let share = Arc::new(MemoryShare::of(Arc::new(Bound::of(u64::MAX)), 20_000));
     let (gate, rows) = ReleaseGate::new(hold, &Room { share, disk: disk.clone() }, None, |_| {});
     gate.fence(1);
     (gate, rows)

@@ -110,6 +110,7 @@ impl QueryState {
         let facts = Arc::new(QueryFacts {
             ctx: self.coordinator.ctx.clone(),
             ledger: self.coordinator.ledger.clone(),
+            circuits: self.coordinator.circuits.clone(),
             query: self.job.query,
             trace: TraceId(self.job.query.0.as_u128()),
             principal: self.job.session.principal.id.clone(),

@@ -136,7 +136,7 @@ impl Actor for SubqueryActor {
 
 impl SubqueryState {
     fn edges(&self) -> Vec<super::core::Candidate> {
-        candidates(&self.facts.ctx, &self.plan.source)
+        candidates(&self.facts.ctx, &self.facts.circuits, &self.plan.source)
     }
 
     /// The number of the attempt whose actor has ended, if it is the current one.
@@ -181,15 +181,15 @@ impl SubqueryState {
                 return self.core.on(Event::Waited { attempt, edges: self.edges() });
             }
             Effect::Wait { attempt, ms, or_edge } => {
-                let (ctx, source, me) = (self.facts.ctx.clone(), self.plan.source.clone(), myself.clone());
+                let (facts, source, me) = (self.facts.clone(), self.plan.source.clone(), myself.clone());
                 self.timer = Some(TaskGuard::control(async move {
                     let pause = Duration::from_millis(ms);
                     match or_edge {
                         // Which of the two it was does not matter.
-                        true => drop(timeout(pause, some_edge(&ctx, &source)).await),
+                        true => drop(timeout(pause, some_edge(&facts.ctx, &source)).await),
                         false => sleep(pause).await,
                     }
-                    let edges = candidates(&ctx, &source);
+                    let edges = candidates(&facts.ctx, &facts.circuits, &source);
                     let _ = me.cast(SubqueryMessage::Happened(Event::Waited { attempt, edges }));
                 }));
             }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use greylag_protocol::{ErrorClass, ErrorCode, MeshError, NodeId, SourceName, prefix::Prefix};
 
-use crate::coordinator::gate::core::Fenced;
+use crate::coordinator::{circuits::Condition, gate::core::Fenced};
 
 /// Pause before the first repeated attempt, milliseconds; doubled with each further one.
 pub const BACKOFF_MS_MIN: u64 = 50;
@@ -23,6 +23,10 @@ pub const BACKOFF_MS_MAX: u64 = 800;
 /// notice a lost node and give its role to another, and no longer: then there is a prompt error.
 pub const NO_EDGE_MS: u64 = 1_000;
 pub const NO_EDGE_PAUSES_MAX: u32 = 3;
+
+/// Longest outage that a sub-query sits out while the circuits of all its edges are open, milliseconds since the first
+/// failure. A source that restarts is back by then; with one that is down for longer there is a prompt error.
+pub const OUTAGE_MS_MAX: u64 = 6_000;
 
 /// Why an attempt was started, as `system.subqueries` shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +58,8 @@ pub struct Candidate {
     pub node: NodeId,
     /// This very node, or a node it has a link to.
     pub linked: bool,
+    /// How the source behind it has done lately.
+    pub condition: Condition,
 }
 
 /// Fixed facts of one sub-query.
@@ -230,9 +236,18 @@ impl SubqueryCore {
     }
 
     fn start(&mut self, edges: Vec<Candidate>, rule: Rule, resume: Prefix) -> Vec<Effect> {
+        let source = self.setting.source.clone();
+        let chosen = self.choose(&edges);
+        if let Some(Candidate { condition: Condition { rest_ms: ms @ 1.., failing_ms }, linked: true, .. }) = chosen {
+            if failing_ms > OUTAGE_MS_MAX {
+                let message = format!("`{source}` has not answered for {failing_ms} ms and is tried again in {ms} ms");
+                return self.fail(MeshError::new(ErrorCode::CircuitOpen, message).of_source(source));
+            }
+            self.phase = Phase::Waiting { rule, resume };
+            return vec![Effect::Wait { attempt: self.attempt, ms, or_edge: false }];
+        }
         self.begun += 1;
-        let Some(edge) = self.choose(&edges) else {
-            let source = self.setting.source.clone();
+        let Some(Candidate { node: edge, .. }) = chosen else {
             let error = MeshError::new(ErrorCode::NoEdge, format!("no live edge serves `{source}`"));
             return self.failed(error, None);
         };
@@ -241,8 +256,9 @@ impl SubqueryCore {
         vec![Effect::StartAttempt { attempt: self.attempt, edge, rule, resume }]
     }
 
-    /// Linked before not linked, untried before tried (longest ago first), own before others; equals are spread.
-    fn choose(&self, edges: &[Candidate]) -> Option<NodeId> {
+    /// Linked before not linked, those that may be asked before those left alone (the shortest first), untried before
+    /// tried (longest ago first), own before others; equals are spread.
+    fn choose(&self, edges: &[Candidate]) -> Option<Candidate> {
         let mut best: Vec<Candidate> = edges.to_vec();
         best.sort_by_key(|c| c.node);
         if best.is_empty() {
@@ -250,9 +266,8 @@ impl SubqueryCore {
         }
         let shift = self.setting.spread % best.len() as u64;
         best.rotate_left(shift as usize);
-        best.iter()
-            .min_by_key(|c| (!c.linked, self.tried.get(&c.node).map_or(0, |a| a + 1), c.node != self.setting.own))
-            .map(|c| c.node)
+        let tried = |c: &Candidate| self.tried.get(&c.node).map_or(0, |a| a + 1);
+        best.into_iter().min_by_key(|c| (!c.linked, c.condition.rest_ms, tried(c), c.node != self.setting.own))
     }
 
     fn failed(&mut self, error: MeshError, edge: Option<NodeId>) -> Vec<Effect> {

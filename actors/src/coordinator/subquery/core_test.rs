@@ -4,9 +4,10 @@
 use greylag_protocol::{ErrorCode, MeshError, NodeId, SourceName, prefix::Prefix};
 
 use super::core::{
-    BACKOFF_MS_MAX, BACKOFF_MS_MIN, Candidate, Effect, Event, NO_EDGE_MS, Rule, Setting, SubqueryCore, backoff_ms,
+    BACKOFF_MS_MAX, BACKOFF_MS_MIN, Candidate, Effect, Event, NO_EDGE_MS, OUTAGE_MS_MAX, Rule, Setting, SubqueryCore,
+    backoff_ms,
 };
-use crate::coordinator::gate::core::Fenced;
+use crate::coordinator::{circuits::Condition, gate::core::Fenced};
 
 const OWN: u64 = 9;
 
@@ -19,11 +20,11 @@ fn setting() -> Setting {
 }
 
 fn edges(nodes: &[u64]) -> Vec<Candidate> {
-    nodes.iter().map(|n| Candidate { node: NodeId(*n), linked: true }).collect()
+    nodes.iter().map(|n| Candidate { node: NodeId(*n), linked: true, condition: Condition::default() }).collect()
 }
 
 fn unlinked(node: u64) -> Candidate {
-    Candidate { node: NodeId(node), linked: false }
+    Candidate { node: NodeId(node), linked: false, condition: Condition::default() }
 }
 
 fn lost() -> MeshError {
@@ -265,6 +266,42 @@ fn which_edge_is_first() {
     assert_eq!(first(0, &[], vec![unlinked(1), edges(&[2])[0]]), 2, "a link is worth more");
     assert_eq!(first(0, &[1], edges(&[1, 2])), 2, "an edge that lost rows in an earlier run is avoided");
     assert_eq!(first(0, &[1], edges(&[1])), 1, "unless there is no other");
+}
+
+fn resting(node: u64, rest_ms: u64, failing_ms: u64) -> Candidate {
+    Candidate { node: NodeId(node), linked: true, condition: Condition { rest_ms, failing_ms } }
+}
+
+#[test]
+fn an_edge_whose_circuit_is_open_is_asked_after_its_rest_and_no_attempt_is_spent_on_it() {
+    let mut core = SubqueryCore::new(setting());
+    assert_eq!(
+        core.on(Event::Opened { edges: vec![resting(1, 300, 0), edges(&[2])[0]] }).pop(),
+        Some(start(1, 2, Rule::First))
+    );
+
+    let mut core = SubqueryCore::new(setting());
+    let both = vec![resting(1, 300, 10), resting(2, 200, OUTAGE_MS_MAX)];
+    assert_eq!(core.on(Event::Opened { edges: both.clone() }).pop(), Some(wait(1, 200)), "the shorter rest");
+    for _ in 0..20 {
+        assert_eq!(core.on(Event::Waited { attempt: 1, edges: both.clone() }), [wait(1, 200)]);
+    }
+    assert_eq!(core.on(Event::Waited { attempt: 1, edges: edges(&[1, 2]) }), [start(1, 1, Rule::First)]);
+    let effects = die(&mut core, lost(), 0, 4, vec![resting(1, 300, 10), resting(2, 200, 10)]);
+    assert_eq!(effects.last(), Some(&wait(2, 200)), "between attempts too");
+    assert_eq!(core.on(Event::Waited { attempt: 2, edges: edges(&[2]) }), [start(2, 2, Rule::R1)]);
+}
+
+#[test]
+fn a_source_that_is_down_for_long_is_a_prompt_error() {
+    let mut core = SubqueryCore::new(setting());
+    let down = vec![resting(1, 300, OUTAGE_MS_MAX + 1)];
+    let Some(Effect::Fail(error)) = core.on(Event::Opened { edges: down }).pop() else { panic!("no error") };
+    assert_eq!((error.code, error.source), (ErrorCode::CircuitOpen, Some(source())));
+    assert!(core.is_over());
+    let mut core = SubqueryCore::new(setting());
+    let due = vec![resting(1, 0, OUTAGE_MS_MAX + 1)];
+    assert_eq!(core.on(Event::Opened { edges: due }).pop(), Some(start(1, 1, Rule::First)), "somebody has to try");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use ractor::ActorRef;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
+    circuits::Circuits,
     gate::{Room, core::Hold},
     ledger::Ledger,
     query::QueryMessage,
@@ -46,6 +47,7 @@ impl Budget {
 pub struct QueryFacts {
     pub ctx: Arc<NodeCtx>,
     pub ledger: Ledger,
+    pub circuits: Arc<Circuits>,
     pub query: QueryId,
     pub trace: TraceId,
     /// Principal's id, for the source's log.

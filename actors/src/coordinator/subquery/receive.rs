@@ -68,6 +68,8 @@ impl From<Refusal> for Outcome {
 
 /// Runs an attempt to its end.
 pub async fn run(arguments: &AttemptArguments, entry: &AttemptEntry) -> Outcome {
+    let AttemptArguments { facts, plan, edge, .. } = arguments;
+    facts.circuits.asking(&plan.source, *edge, Instant::now());
     let outcome = if arguments.edge == arguments.facts.ctx.node {
         local(arguments, entry).await
     } else {
@@ -80,7 +82,9 @@ pub async fn run(arguments: &AttemptArguments, entry: &AttemptEntry) -> Outcome 
     match outcome {
         Ok(()) => Outcome::Ended,
         Err(Outcome::Failed(error)) => {
-            Outcome::Failed(error.of_source(arguments.plan.source.clone()).at_node(arguments.edge))
+            let error = error.of_source(plan.source.clone()).at_node(*edge);
+            facts.circuits.failed(&plan.source, *edge, &error, Instant::now());
+            Outcome::Failed(error)
         }
         Err(other) => other,
     }
@@ -98,6 +102,7 @@ async fn local(arguments: &AttemptArguments, entry: &AttemptEntry) -> Result<(),
         resume: arguments.resume,
     };
     let mut batches = edge.query(subquery).await?;
+    facts.circuits.answered(&plan.source, arguments.edge);
     let mut rows = 0;
     while let Some(batch) = batches.next().await {
         let parcel = Parcel::new(batch?);
@@ -155,9 +160,10 @@ fn compression(ctx: &NodeCtx, edge: NodeId) -> Compression {
 }
 
 async fn receive(arguments: &AttemptArguments, entry: &AttemptEntry, reader: &mut FrameReader) -> Result<(), Outcome> {
-    let AttemptArguments { facts, plan, id, gate, .. } = arguments;
+    let AttemptArguments { facts, plan, id, edge, gate, .. } = arguments;
     let mut check = StreamCheck::new(*id, facts.batch_rows);
     let head = reader.expect(FrameKind::Schema).await?;
+    facts.circuits.answered(&plan.source, *edge);
     check.schema(&head);
     let mut decoder = Decoder::new(&head)?;
     same_columns(&plan.schema, &decoder.schema())?;

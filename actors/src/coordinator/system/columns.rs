@@ -113,8 +113,28 @@ const ACTORS: &[Column] = &[
     ("last_failure", Text, true),
 ];
 
+const BOUNDS: &[Column] = &[
+    ("node", Text, false),
+    ("name", Text, false),
+    ("of", Text, false),
+    ("max", Count, false),
+    ("used", Count, false),
+    ("peak", Count, false),
+    ("refused", Count, false),
+];
+const CIRCUITS: &[Column] = &[
+    ("coordinator", Text, false),
+    ("source", Text, false),
+    ("edge", Text, false),
+    ("state", Text, false),
+    ("failures", Small, false),
+    ("failing_ms", Count, false),
+    ("next_try_ms", Count, false),
+    ("error", Text, false),
+];
+
 /// All system tables.
-pub const TABLES: [(&str, &[Column]); 7] = [
+pub const TABLES: [(&str, &[Column]); 9] = [
     ("nodes", NODES),
     ("roles", ROLES),
     ("sources", SOURCES),
@@ -122,6 +142,8 @@ pub const TABLES: [(&str, &[Column]); 7] = [
     ("queries", QUERIES),
     ("subqueries", SUBQUERIES),
     ("actors", ACTORS),
+    ("bounds", BOUNDS),
+    ("circuits", CIRCUITS),
 ];
 
 pub fn schema(columns: &[Column]) -> SchemaRef {

@@ -4,9 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use greylag_protocol::{
     NodeId,
-    messages::control::{ActorRow, ControlReply, ControlRequest, QueryRow, SubqueryRow},
+    messages::control::{ActorRow, BoundRow, CircuitRow, ControlReply, ControlRequest, QueryRow, SubqueryRow},
     state::{MemberStatus, Role},
 };
+
+use tokio::time::Instant;
 
 use crate::coordinator::Coordinator;
 
@@ -36,14 +38,38 @@ pub async fn subqueries(coordinator: &Arc<Coordinator>) -> Vec<SubqueryRow> {
 /// Any role's actor can tell of its node; one that has none at all cannot be asked.
 pub async fn actors(coordinator: &Arc<Coordinator>) -> Vec<ActorRow> {
     let mut all = coordinator.ctx.tree().snapshot();
-    let state = coordinator.ctx.mesh.state();
-    let some_role = |node| state.roles_of(node).into_iter().next();
-    for reply in from_others(coordinator, ControlRequest::ObserveActors, some_role).await {
+    for reply in from_others(coordinator, ControlRequest::ObserveActors, some_role(coordinator)).await {
         if let ControlReply::Actors { rows, .. } = reply {
             all.extend(rows);
         }
     }
     all
+}
+
+pub async fn bounds(coordinator: &Arc<Coordinator>) -> Vec<BoundRow> {
+    let mut all = coordinator.ctx.bounds.rows(coordinator.ctx.node);
+    for reply in from_others(coordinator, ControlRequest::ObserveBounds, some_role(coordinator)).await {
+        if let ControlReply::Bounds { rows, .. } = reply {
+            all.extend(rows);
+        }
+    }
+    all
+}
+
+pub async fn circuits(coordinator: &Arc<Coordinator>) -> Vec<CircuitRow> {
+    let mut all = coordinator.circuits.rows(coordinator.ctx.node, Instant::now());
+    for reply in from_others(coordinator, ControlRequest::ObserveCircuits, |_| Some(Role::Coordinator)).await {
+        if let ControlReply::Circuits { rows, .. } = reply {
+            all.extend(rows);
+        }
+    }
+    all
+}
+
+/// Any role that a node holds.
+fn some_role(coordinator: &Coordinator) -> impl Fn(NodeId) -> Option<Role> {
+    let state = coordinator.ctx.mesh.state();
+    move |node| state.roles_of(node).into_iter().next()
 }
 
 /// Answers of the other live nodes that hold the role which `role_of` names, in order of node.

@@ -43,6 +43,8 @@ impl SystemTables for Tables {
             "queries" => observed::queries(gather::queries(coordinator).await),
             "subqueries" => observed::subqueries(gather::subqueries(coordinator).await),
             "actors" => observed::actors(gather::actors(coordinator).await),
+            "bounds" => observed::bounds(gather::bounds(coordinator).await),
+            "circuits" => observed::circuits(gather::circuits(coordinator).await),
             _ => Err(MeshError::new(ErrorCode::UnknownTable, format!("there is no table `system.{table}`"))),
         }
     }

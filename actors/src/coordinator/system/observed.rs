@@ -1,9 +1,9 @@
-//! Rows that nodes have told of their statements and actors.
+//! Rows that nodes have told of their statements, actors, bounds and circuits.
 
 use arrow::array::RecordBatch;
 use greylag_protocol::{
     Result,
-    messages::control::{ActorRow, QueryRow, SubqueryRow},
+    messages::control::{ActorRow, BoundRow, CircuitRow, QueryRow, SubqueryRow},
 };
 
 use super::columns::{Cell, batch};
@@ -65,6 +65,41 @@ pub fn actors(rows: Vec<ActorRow>) -> Result<RecordBatch> {
                 row.state.into(),
                 row.restarts.into(),
                 row.last_failure.into(),
+            ]
+        }),
+    )
+}
+
+pub fn bounds(rows: Vec<BoundRow>) -> Result<RecordBatch> {
+    batch(
+        "bounds",
+        rows.into_iter().map(|row| {
+            vec![
+                row.node.to_string().into(),
+                row.name.into(),
+                row.of.into(),
+                row.max.into(),
+                row.used.into(),
+                row.peak.into(),
+                row.refused.into(),
+            ]
+        }),
+    )
+}
+
+pub fn circuits(rows: Vec<CircuitRow>) -> Result<RecordBatch> {
+    batch(
+        "circuits",
+        rows.into_iter().map(|row| {
+            vec![
+                row.coordinator.to_string().into(),
+                row.source.into(),
+                row.edge.to_string().into(),
+                row.state.into(),
+                row.failures.into(),
+                row.failing_ms.into(),
+                row.next_try_ms.into(),
+                row.error.into(),
             ]
         }),
     )
