@@ -15,7 +15,10 @@ use crate::{
     bounds::{Bound, Bounds},
     coordinator::{port::BearerIssuer, spill::SpillSpace},
     directory::RoleDirectory,
-    edge::port::{ConnectorFactory, Secrets},
+    edge::{
+        parking::Parking,
+        port::{ConnectorFactory, Secrets},
+    },
     peers::Peers,
     planner::port::QueryEngine,
     tree::ActorTree,
@@ -67,6 +70,8 @@ pub struct NodeCtx {
     pub held: Arc<Bound>,
     /// Disk for rows that wait, over all statements.
     pub spill: Arc<SpillSpace>,
+    /// Answers of this node's edges that wait for their coordinators.
+    pub parking: Arc<Parking>,
     /// Fires when the node shuts down. Tasks that are no actors end on it.
     pub stopping: CancellationToken,
     pub(crate) peers: OnceLock<Arc<dyn Peers>>,

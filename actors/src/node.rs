@@ -26,6 +26,7 @@ use crate::{
     directory::RoleDirectory,
     edge::{
         self,
+        parking::Parking,
         port::{ConnectorFactory, Secrets},
     },
     peers::{ClusterPeers, Peers, StreamPeers},
@@ -34,6 +35,9 @@ use crate::{
     policy,
     supervision::{Budget, ChildSpec, Strategy, Supervisor, SupervisorRef},
 };
+
+/// Bytes of batches that all edges of a node keep, for coordinators whose connection dies.
+const TAILS_BYTES_MAX: u64 = 256 << 20;
 
 /// How role actors of different nodes reach each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +158,7 @@ pub(crate) fn context(parts: &NodeParts) -> Arc<NodeCtx> {
         mesh,
         held: bounds.open("limits.node_memory_bytes_max", "", parts.limits.node_memory_bytes_max),
         spill: SpillSpace::new(seams.scratch.clone(), seams.blocking.clone(), spill),
+        parking: Parking::new(bounds.open("edge.tail_bytes_max", "", TAILS_BYTES_MAX)),
         bounds,
         seams,
         limits: parts.limits.clone(),

@@ -162,6 +162,11 @@ impl Mesh {
         self.inner.board.open(to, tag).await
     }
 
+    /// Closes the connection to a peer. What runs over it dies as if it had been lost, and the two dial each other again.
+    pub fn reconnect(&self, peer: NodeId) {
+        self.inner.board.links().close(peer);
+    }
+
     /// Streams of one tag that peers open. Each tag can be taken once; a second call is an internal error. The channel
     /// is bounded: peers wait when nobody serves. (Raft and Forward are served by the cluster itself.)
     pub fn serve(&self, tag: StreamTag) -> Result<mpsc::Receiver<Incoming>> {

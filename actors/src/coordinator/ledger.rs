@@ -160,6 +160,11 @@ impl AttemptEntry {
         });
     }
 
+    /// It was started under another rule than was hoped for.
+    pub fn rule(&self, rule: &str) {
+        self.0.change(|progress| progress.row.rule = rule.into());
+    }
+
     pub fn done(&self) {
         self.end("done", None);
     }

@@ -92,6 +92,7 @@ mod tests {
             batch_rows: 8,
             compression: Compression::None,
             resume: Default::default(),
+            reattach: None,
         }
     }
 

@@ -11,9 +11,11 @@ mod actor;
 pub mod core;
 mod desk;
 mod door;
+pub mod parking;
 pub mod port;
 mod serve;
 mod stream;
+mod tail;
 
 use std::sync::Arc;
 

@@ -4,13 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::StreamExt;
 use greylag_cluster::{
     Incoming,
     transport::{FrameReader, FrameWriter},
 };
 use greylag_protocol::{
-    ErrorCode, MeshError, Result, SourceName,
+    ErrorCode, MeshError, NodeId, Result, SourceName,
     digest::StreamDigest,
     frame::{FrameKind, REQUEST_BYTES_MAX},
     ipc::{BATCH_ROWS_MAX, Encoder},
@@ -22,7 +21,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     core::{Check, EPOCH_WAIT_MS_MAX, Facts, check},
+    parking::Serving,
     port::{LocalEdge, LocalSubquery},
+    tail::Tail,
 };
 use crate::{NodeCtx, task::caught};
 
@@ -39,7 +40,12 @@ enum Failure {
     Told(MeshError),
     /// It does not, or nobody listens.
     Cut(ErrorCode),
+    /// The connection is gone, or another stream goes on with the answer.
+    Lost,
 }
+
+/// What of a call outlives its connection.
+type UnderWay = Option<(Tail, Serving)>;
 
 impl From<MeshError> for Failure {
     fn from(error: MeshError) -> Self {
@@ -53,18 +59,28 @@ pub async fn serve(ctx: Arc<NodeCtx>, incoming: Incoming) {
     let stopped = incoming.send.stopped();
     let mut writer = FrameWriter::new(incoming.send);
     let mut reader = FrameReader::new(incoming.recv);
+    let mut under_way = None;
     let answering = async {
         // A panic of the connector is an error of this call.
-        caught("an edge call", async { Ok(answer(&ctx, &mut reader, &mut writer).await) }).await
+        caught("an edge call", async { Ok(answer(&ctx, peer, &mut reader, &mut writer, &mut under_way).await) }).await
     };
     let outcome = tokio::select! {
         biased;
-        _ = stopped => Err(Failure::Cut(ErrorCode::Cancelled)),
+        stopped = stopped => Err(match stopped {
+            Err(quinn::StoppedError::ConnectionLost(_)) => Failure::Lost,
+            _ => Failure::Cut(ErrorCode::Cancelled),
+        }),
         () = ctx.stopping.cancelled() => Err(Failure::Cut(ErrorCode::ShuttingDown)),
         answered = answering => answered.unwrap_or_else(|panic| Err(Failure::Told(panic))),
     };
     match outcome {
         Ok(()) => {}
+        Err(Failure::Lost | Failure::Cut(ErrorCode::PeerUnreachable)) => {
+            writer.reset(ErrorCode::PeerUnreachable);
+            if let Some((tail, serving)) = under_way {
+                serving.park(tail, &ctx.mesh);
+            }
+        }
         Err(Failure::Cut(code)) => writer.reset(code),
         Err(Failure::Told(error)) => {
             let error = error.at_node(ctx.node);
@@ -78,7 +94,13 @@ pub async fn serve(ctx: Arc<NodeCtx>, incoming: Incoming) {
     }
 }
 
-async fn answer(ctx: &Arc<NodeCtx>, reader: &mut FrameReader, writer: &mut FrameWriter) -> Result<(), Failure> {
+async fn answer(
+    ctx: &Arc<NodeCtx>,
+    peer: NodeId,
+    reader: &mut FrameReader,
+    writer: &mut FrameWriter,
+    under_way: &mut UnderWay,
+) -> Result<(), Failure> {
     let late = || MeshError::new(ErrorCode::Deadline, "an edge call's request did not come in time");
     let call: EdgeCall = timeout(REQUEST_MAX, reader.recv(FrameKind::Request)).await.unwrap_or_else(|_| Err(late()))?;
     if call.version != EDGE_CALL_VERSION {
@@ -88,7 +110,7 @@ async fn answer(ctx: &Arc<NodeCtx>, reader: &mut FrameReader, writer: &mut Frame
     let time = Duration::from_millis(call.deadline_ms).min(CALL_MAX);
     let deadline = Instant::now() + time;
     match call.request {
-        EdgeRequest::Query(signed) => query(ctx, signed, deadline, writer).await?,
+        EdgeRequest::Query(signed) => query(ctx, peer, signed, deadline, writer, under_way).await?,
         EdgeRequest::GetSchema { source } => {
             let schema = edge(ctx, &source)?.schema(time).await?;
             send(writer, FrameKind::Reply, &EdgeReply::Schema(schema), deadline).await?;
@@ -112,31 +134,57 @@ fn edge(ctx: &NodeCtx, source: &SourceName) -> Result<Arc<dyn LocalEdge>> {
 
 async fn query(
     ctx: &Arc<NodeCtx>,
+    peer: NodeId,
     signed: SignedSubquery,
     deadline: Instant,
     writer: &mut FrameWriter,
+    under_way: &mut UnderWay,
 ) -> Result<(), Failure> {
     let subquery: Subquery = wire::decode(&signed.payload, REQUEST_BYTES_MAX)?;
     vouch(ctx, &signed, &subquery).await?;
-    let edge = edge(ctx, &subquery.source)?;
-    let schema = subquery.schema.0.clone();
-    let mut batches = edge
+    let serving = ctx.parking.serving(peer, &subquery);
+    let (tail, reattached) = match ctx.parking.take(peer, &subquery).await {
+        Some(tail) => (tail, true),
+        None => (begin(ctx, &subquery, deadline).await?, false),
+    };
+    let (tail, serving) = under_way.insert((tail, serving));
+    let sending = send_rows(&subquery, tail, reattached, writer, deadline);
+    tokio::select! {
+        biased;
+        () = serving.wanted_elsewhere() => Err(Failure::Lost),
+        sent = sending => sent,
+    }
+}
+
+/// Asks the source.
+async fn begin(ctx: &NodeCtx, subquery: &Subquery, deadline: Instant) -> Result<Tail> {
+    let rows = edge(ctx, &subquery.source)?
         .query(LocalSubquery {
-            sql: subquery.sql,
-            schema: schema.clone(),
+            sql: subquery.sql.clone(),
+            schema: subquery.schema.0.clone(),
             batch_rows: (subquery.batch_rows as usize).min(BATCH_ROWS_MAX),
             timeout: deadline.saturating_duration_since(Instant::now()),
             label: format!("greylag {} for {}", subquery.attempt, subquery.principal),
             resume: subquery.resume,
         })
         .await?;
-    let mut encoder = Encoder::new(schema, subquery.compression)?;
+    Ok(Tail::new(rows, subquery.resume.batches, ctx.parking.room.clone()))
+}
+
+async fn send_rows(
+    subquery: &Subquery,
+    tail: &mut Tail,
+    reattached: bool,
+    writer: &mut FrameWriter,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let mut encoder = Encoder::new(subquery.schema.0.clone(), subquery.compression)?;
     let mut digest = StreamDigest::new();
-    let mut trailer = Trailer { attempt: subquery.attempt, batches: 0, rows: 0, digest: [0; 32] };
+    let mut trailer = Trailer { attempt: subquery.attempt, batches: 0, rows: 0, digest: [0; 32], reattached };
     let head = encoder.schema()?;
     digest.update(FrameKind::Schema, &head);
     write(writer, FrameKind::Schema, head.into(), deadline).await?;
-    while let Some(batch) = batches.next().await {
+    while let Some(batch) = tail.next().await {
         let batch = batch?;
         let payload = encoder.batch(&batch)?;
         digest.update(FrameKind::Batch, &payload);

@@ -258,3 +258,45 @@ async fn a_source_that_is_down_is_left_alone() {
     assert!(took < Duration::from_secs(3), "whoever comes late waits no longer than those before: {took:?}");
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_lost_connection_the_edge_goes_on_with_its_answer() {
+    const MANY: u64 = 100_000;
+    let world = World::with_edges(1, MANY, window(1 << 10)).await;
+    for (after, mesh_of) in [(3, 0), (200, 1)] {
+        let before = world.source.asked().len();
+        let mut running = world.run(&anybody(), "stream a").await.unwrap();
+        let mut batches = Vec::new();
+        while batches.len() < after {
+            batches.push(running.batches.next().await.unwrap().unwrap());
+        }
+        // Either end may be the first to know.
+        let (mesh, peer) = (&world.node(mesh_of).ctx().mesh, world.id(1 - mesh_of));
+        mesh.reconnect(peer);
+        batches.extend(read(running).await.unwrap());
+        assert_eq!(multiset(&batches), whole(MANY, 1));
+        assert_eq!(world.source.asked().len(), before + 1, "the source was asked once");
+        let attempts = world.attempts().await;
+        assert_eq!(attempts[0], ("R4".to_owned(), "done".to_owned()));
+        until("the source has stopped", || world.source.live() == 0).await;
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_nobody_comes_back_for_is_dropped_with_its_coordinator() {
+    let mut world = World::with_edges(2, 100_000, window(1 << 10)).await;
+    let mut running = world.run(&anybody(), "stream a").await.unwrap();
+    running.batches.next().await.unwrap().unwrap();
+    let gone = world.nodes[0].take().unwrap();
+    let (_, took) = timed(async {
+        gone.shutdown().await;
+        gone.ctx().mesh.shutdown().await;
+        until("the source has stopped", || world.source.live() == 0).await;
+    })
+    .await;
+    assert!(took < crate::edge::parking::PARKED_MAX, "{took:?}");
+    drop(running);
+    drop(gone);
+    world.stop().await;
+}

@@ -69,7 +69,7 @@ async fn lie(incoming: Incoming, lie: Lie) -> Result<()> {
     let head = encoder.schema()?;
     digest.update(FrameKind::Schema, &head);
     writer.write_frame(FrameKind::Schema, head.into()).await?;
-    let mut trailer = Trailer { attempt: subquery.attempt, batches: 0, rows: 0, digest: [0; 32] };
+    let mut trailer = Trailer { attempt: subquery.attempt, batches: 0, rows: 0, digest: [0; 32], reattached: false };
     for rows in [u64::from(BATCH_ROWS), if matches!(lie, Lie::ShortBatch) { 7 } else { u64::from(BATCH_ROWS) }] {
         let payload = encoder.batch(&source::batch(2, 1_000_000, 500_000, rows))?;
         digest.update(FrameKind::Batch, &payload);
@@ -166,6 +166,7 @@ fn call(world: &World, from: usize, edge: usize, change: impl FnOnce(&mut Subque
         batch_rows: BATCH_ROWS,
         compression: Compression::Zstd,
         resume: Prefix::default(),
+        reattach: None,
     };
     change(&mut subquery);
     let payload = wire::encode(&subquery, REQUEST_BYTES_MAX).unwrap();
@@ -209,7 +210,7 @@ async fn an_edge_runs_only_what_a_coordinator_has_signed() {
         (resigned(&|signed| signed.signature[5] ^= 1), ErrorCode::BadSignature),
         (resigned(&|signed| signed.signer = NodeId(77)), ErrorCode::BadSignature),
         (resigned(&|signed| signed.signer = world.id(1)), ErrorCode::BadSignature),
-        (resigned(&|signed| *signed.payload.last_mut().unwrap() ^= 1), ErrorCode::BadSignature),
+        (resigned(&|signed| signed.payload[10] ^= 1), ErrorCode::BadSignature),
         (resigned(&|signed| signed.payload.push(0)), ErrorCode::MalformedFrame),
         (call(&world, 0, 1, |s| s.expires_unix_ms = 1), ErrorCode::BadSignature),
         (call(&world, 0, 1, |s| s.edge = NodeId(77)), ErrorCode::BadSignature),

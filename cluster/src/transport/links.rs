@@ -109,6 +109,13 @@ impl Links {
         self.table().errors.values().find(|error| error.code == code).cloned()
     }
 
+    /// Closes the link to a peer, as if it had been lost.
+    pub(crate) fn close(&self, peer: NodeId) {
+        if let Some(connection) = self.connection(peer) {
+            connection.close(VarInt::from_u32(refusal::CODE_BYE), b"it is made anew");
+        }
+    }
+
     /// Closes the links to nodes for which `stays` is false.
     pub(crate) fn close_others(&self, stays: impl Fn(NodeId) -> bool) {
         let table = self.table();

@@ -63,6 +63,9 @@ pub struct Subquery {
     /// What an earlier attempt's rows have been used of. The edge digests as many batches instead of sending them, goes
     /// on after them if they are the same, and ends with GL3012 if they are not.
     pub resume: Prefix,
+    /// Attempt whose stream died with its connection. If the edge still has its answer, it goes on with that after the
+    /// first `resume.batches` batches, and asks nothing of the source again.
+    pub reattach: Option<u32>,
 }
 
 /// Compression of batch bodies.
@@ -91,4 +94,6 @@ pub struct Trailer {
     pub rows: u64,
     /// Rolling digest over the payloads of the `Schema` and `Batch` frames, in order (see `digest`).
     pub digest: [u8; 32],
+    /// The answer was that of the attempt that `reattach` named.
+    pub reattached: bool,
 }

@@ -214,9 +214,9 @@ structs! {
     CircuitRow { coordinator, source, edge, state, failures, failing_ms, next_try_ms, error }
     EdgeCall { version, trace, deadline_ms, request }
     SignedSubquery { payload, signer, signature }
-    Subquery { attempt, edge, source, sql, schema, principal, epoch, expires_unix_ms, batch_rows, compression, resume }
+    Subquery { attempt, edge, source, sql, schema, principal, epoch, expires_unix_ms, batch_rows, compression, resume, reattach }
     Prefix { batches, rows, digest }
-    Trailer { attempt, batches, rows, digest }
+    Trailer { attempt, batches, rows, digest, reattached }
     SourceSchema { source, kind, dialect, version, default_schema, tables }
     TableSchema { schema, name, columns, native, primary_key, unique, rows, bytes, unsupported }
     NativeColumn { type_name, order_is_binary, distinct }

@@ -30,7 +30,7 @@ fn trailer(rows: &[usize]) -> Trailer {
         digest.update(FrameKind::Batch, format!("batch {n}").as_bytes());
     }
     let sum = rows.iter().sum::<usize>() as u64;
-    Trailer { attempt: attempt(1), batches: rows.len() as u64, rows: sum, digest: digest.value() }
+    Trailer { attempt: attempt(1), batches: rows.len() as u64, rows: sum, digest: digest.value(), reattached: false }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use greylag_protocol::{AttemptId, ErrorCode, MeshError, NodeId, SubqueryId, prefix::Prefix, statement::BatchStream};
+use greylag_protocol::{AttemptId, ErrorCode, MeshError, NodeId, SubqueryId, statement::BatchStream};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use ractor_cluster::RactorMessage;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -11,8 +11,8 @@ use tokio::time::{Duration, sleep, timeout};
 
 use super::{
     Arguments, QueryFacts,
-    attempt::{AttemptActor, AttemptArguments, AttemptMessage, AttemptState},
-    core::{Effect, Event, Rule, Setting, SubqueryCore},
+    attempt::{AttemptActor, AttemptArguments, AttemptMessage, AttemptState, Terms},
+    core::{Effect, Event, Setting, SubqueryCore},
 };
 use crate::{
     coordinator::{
@@ -193,9 +193,9 @@ impl SubqueryState {
                     let _ = me.cast(SubqueryMessage::Happened(Event::Waited { attempt, edges }));
                 }));
             }
-            Effect::StartAttempt { attempt, edge, rule, resume } => {
+            Effect::StartAttempt { attempt, edge, rule, resume, reattach } => {
                 self.gate.resume(attempt);
-                return self.start(myself, (attempt, edge), rule, resume).await;
+                return self.start(myself, (attempt, edge), Terms { rule, resume, reattach }).await;
             }
             Effect::Finish => {}
             Effect::Fail(error) => {
@@ -219,8 +219,7 @@ impl SubqueryState {
         &mut self,
         myself: &ActorRef<SubqueryMessage>,
         (attempt, edge): (u32, NodeId),
-        rule: Rule,
-        resume: Prefix,
+        terms: Terms,
     ) -> Vec<Effect> {
         let subquery = SubqueryId { query: self.facts.query, ordinal: self.plan.ordinal };
         let arguments = AttemptArguments {
@@ -228,8 +227,7 @@ impl SubqueryState {
             plan: self.plan.clone(),
             id: AttemptId { subquery, partition: self.partition, attempt },
             edge,
-            rule,
-            resume,
+            terms,
             gate: self.gate.clone(),
             parent_name: self.name.clone(),
         };

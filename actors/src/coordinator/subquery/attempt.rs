@@ -21,14 +21,20 @@ use crate::{
 
 pub struct AttemptActor;
 
+/// Why an attempt is made, and with what it has to begin: see `Effect::StartAttempt`.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    pub rule: Rule,
+    pub resume: Prefix,
+    pub reattach: Option<(u32, Rule)>,
+}
+
 pub struct AttemptArguments {
     pub facts: Arc<QueryFacts>,
     pub plan: Arc<SubqueryPlan>,
     pub id: AttemptId,
     pub edge: NodeId,
-    pub rule: Rule,
-    /// What the plan has used already.
-    pub resume: Prefix,
+    pub terms: Terms,
     pub gate: ReleaseGate,
     pub parent_name: String,
 }
@@ -114,7 +120,7 @@ fn row_of(arguments: &AttemptArguments) -> SubqueryRow {
         attempt: arguments.id.attempt,
         source: arguments.plan.source.to_string(),
         edge: arguments.edge,
-        rule: arguments.rule.name().to_owned(),
+        rule: arguments.terms.rule.name().to_owned(),
         state: String::new(),
         sql: arguments.plan.sql.clone(),
         rows: 0,

@@ -2,8 +2,9 @@
 //! query has to be told that its rows cannot be made whole. Pure: events in, effects out.
 //!
 //! Rules (DESIGN 8): R0, nothing had come: another attempt on any edge. R1, what had come was held back at the gate:
-//! thrown away, then as R0. R3, the plan has used rows: another attempt that proves to begin with them. R5, it did not:
-//! the query's own supervisor decides. R2 and R4 are not here yet.
+//! thrown away, then as R0. R3, the plan has used rows: another attempt that proves to begin with them. R4, only the
+//! connection died: the same edge is asked for the rest of the answer it was giving. R5, none of these: the query's own
+//! supervisor decides. R2 is not here yet.
 //!
 //! INVARIANT: the effect of a failure always begins with the fence of the next attempt's number, so that nothing an
 //! older attempt still sends is let in, whatever happens afterwards.
@@ -36,6 +37,8 @@ pub enum Rule {
     R1,
     /// What was used is left out, once it has been proved to be the same.
     R3,
+    /// The same edge goes on with the answer that it was giving; if it has lost it, this is R0, R1 or R3.
+    R4,
     /// First attempt in a restarted query.
     R5,
 }
@@ -47,6 +50,7 @@ impl Rule {
             Self::R0 => "R0",
             Self::R1 => "R1",
             Self::R3 => "R3",
+            Self::R4 => "R4",
             Self::R5 => "R5",
         }
     }
@@ -131,8 +135,10 @@ pub enum Effect {
         attempt: u32,
         edge: NodeId,
         rule: Rule,
-        /// What it has to begin with; nothing for other rules than R3.
+        /// What it has to begin with, and is to leave out.
         resume: Prefix,
+        /// With R4: the attempt whose answer is wanted, and the rule should it be lost.
+        reattach: Option<(u32, Rule)>,
     },
     /// All rows are with the plan, or on their way to it.
     Finish,
@@ -167,6 +173,8 @@ pub struct SubqueryCore {
     begun: u32,
     /// Pauses on end in which no edge could be reached.
     edgeless: u32,
+    /// Edge and attempt whose connection alone has died, with rows under way.
+    cut_off: Option<(NodeId, u32)>,
     /// Last attempt made at each edge.
     tried: BTreeMap<NodeId, u32>,
     phase: Phase,
@@ -176,7 +184,7 @@ impl SubqueryCore {
     pub fn new(setting: Setting) -> Self {
         let attempt = setting.run.saturating_sub(1).saturating_mul(setting.attempts_max.saturating_add(1));
         let tried = setting.shunned.iter().map(|node| (*node, 0)).collect();
-        Self { setting, attempt, begun: 0, edgeless: 0, tried, phase: Phase::New }
+        Self { setting, attempt, begun: 0, edgeless: 0, cut_off: None, tried, phase: Phase::New }
     }
 
     /// Number of the current attempt.
@@ -237,7 +245,10 @@ impl SubqueryCore {
 
     fn start(&mut self, edges: Vec<Candidate>, rule: Rule, resume: Prefix) -> Vec<Effect> {
         let source = self.setting.source.clone();
-        let chosen = self.choose(&edges);
+        let again =
+            |c: &&Candidate| c.linked && c.condition.rest_ms == 0 && self.cut_off.is_some_and(|(n, _)| n == c.node);
+        let again = edges.iter().find(again).copied();
+        let chosen = again.or_else(|| self.choose(&edges));
         if let Some(Candidate { condition: Condition { rest_ms: ms @ 1.., failing_ms }, linked: true, .. }) = chosen {
             if failing_ms > OUTAGE_MS_MAX {
                 let message = format!("`{source}` has not answered for {failing_ms} ms and is tried again in {ms} ms");
@@ -253,7 +264,9 @@ impl SubqueryCore {
         };
         self.tried.insert(edge, self.attempt);
         self.phase = Phase::Running { edge };
-        vec![Effect::StartAttempt { attempt: self.attempt, edge, rule, resume }]
+        let reattach = self.cut_off.filter(|_| again.is_some()).map(|(_, cut_off)| (cut_off, rule));
+        let rule = if reattach.is_some() { Rule::R4 } else { rule };
+        vec![Effect::StartAttempt { attempt: self.attempt, edge, rule, resume, reattach }]
     }
 
     /// Linked before not linked, those that may be asked before those left alone (the shortest first), untried before
@@ -272,6 +285,9 @@ impl SubqueryCore {
 
     fn failed(&mut self, error: MeshError, edge: Option<NodeId>) -> Vec<Effect> {
         let dead = self.attempt;
+        // Not twice in a row: an edge that is cut off again and again is not the one to ask.
+        let first = self.cut_off.is_none();
+        self.cut_off = edge.filter(|_| first && error.code == ErrorCode::PeerUnreachable).map(|edge| (edge, dead));
         self.attempt += 1;
         self.phase = Phase::Fencing { error: error.of_source(self.setting.source.clone()), edge };
         vec![Effect::Fence { attempt: self.attempt }, Effect::CancelAttempt { attempt: dead }]
@@ -311,10 +327,14 @@ impl SubqueryCore {
             (true, 0) => Rule::R0,
             (true, _) => Rule::R1,
         };
+        if rule == Rule::R0 {
+            self.cut_off = None;
+        }
+        let again = edges.iter().any(|c| c.linked && self.cut_off.is_some_and(|(node, _)| node == c.node));
         let elsewhere = edges.iter().any(|c| c.linked && !self.tried.contains_key(&c.node));
         let wait = if !linked {
             Pause { ms: NO_EDGE_MS, or_edge: true }
-        } else if elsewhere && error.class() == ErrorClass::Transient {
+        } else if again || elsewhere && error.class() == ErrorClass::Transient {
             Pause { ms: 0, or_edge: false }
         } else {
             Pause { ms: backoff_ms(self.begun, dice), or_edge: false }

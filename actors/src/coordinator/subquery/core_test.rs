@@ -28,11 +28,15 @@ fn unlinked(node: u64) -> Candidate {
 }
 
 fn lost() -> MeshError {
-    MeshError::new(ErrorCode::PeerUnreachable, "the stream died")
+    MeshError::new(ErrorCode::TruncatedStream, "the stream died")
+}
+
+fn cut_off() -> MeshError {
+    MeshError::new(ErrorCode::PeerUnreachable, "the connection died")
 }
 
 fn start(attempt: u32, edge: u64, rule: Rule) -> Effect {
-    Effect::StartAttempt { attempt, edge: NodeId(edge), rule, resume: Prefix::default() }
+    Effect::StartAttempt { attempt, edge: NodeId(edge), rule, resume: Prefix::default(), reattach: None }
 }
 
 fn taken(rows: u64) -> Prefix {
@@ -101,8 +105,13 @@ fn killed_while_held_back_is_r1() {
 fn killed_after_rows_were_used_the_next_attempt_has_to_begin_with_them() {
     let mut core = running(&[1, 2]);
     let effects = die(&mut core, lost(), 1, 500, edges(&[1, 2]));
-    let resumed =
-        |attempt, edge, rows| Effect::StartAttempt { attempt, edge: NodeId(edge), rule: Rule::R3, resume: taken(rows) };
+    let resumed = |attempt, edge, rows| Effect::StartAttempt {
+        attempt,
+        edge: NodeId(edge),
+        rule: Rule::R3,
+        resume: taken(rows),
+        reattach: None,
+    };
     assert_eq!(effects, [wait(2, 0), resumed(2, 2, 1)]);
     // Killed again, with more rows used by then.
     let effects = die(&mut core, lost(), 9, 500, edges(&[1, 2]));
@@ -181,7 +190,7 @@ fn attempts_are_bounded() {
     }
     let effects = die(&mut core, lost(), 0, 0, edges(&[1]));
     let [Effect::Fail(error)] = &effects[..] else { panic!("{effects:?}") };
-    assert_eq!(error.code, ErrorCode::PeerUnreachable);
+    assert_eq!(error.code, ErrorCode::TruncatedStream);
     assert!(error.message.contains("4 attempts"), "{error}");
 }
 
@@ -191,7 +200,7 @@ fn the_querys_budget_bounds_them_too() {
     core.on(Event::Failed { attempt: 1, error: lost() });
     fenced(&mut core, edges(&[2]));
     let effects = core.on(Event::Budget { granted: false });
-    assert!(matches!(&effects[..], [Effect::Fail(error)] if error.code == ErrorCode::PeerUnreachable), "{effects:?}");
+    assert!(matches!(&effects[..], [Effect::Fail(error)] if error.code == ErrorCode::TruncatedStream), "{effects:?}");
 }
 
 #[test]
@@ -266,6 +275,36 @@ fn which_edge_is_first() {
     assert_eq!(first(0, &[], vec![unlinked(1), edges(&[2])[0]]), 2, "a link is worth more");
     assert_eq!(first(0, &[1], edges(&[1, 2])), 2, "an edge that lost rows in an earlier run is avoided");
     assert_eq!(first(0, &[1], edges(&[1])), 1, "unless there is no other");
+}
+
+#[test]
+fn after_the_loss_of_a_connection_the_same_edge_is_asked_to_go_on() {
+    let again = |attempt, rows, instead| Effect::StartAttempt {
+        attempt,
+        edge: NodeId(1),
+        rule: Rule::R4,
+        resume: taken(rows),
+        reattach: Some((attempt - 1, instead)),
+    };
+    let mut core = running(&[1, 2]);
+    let effects = die(&mut core, cut_off(), 4, 8, edges(&[1, 2]));
+    assert_eq!(effects, [wait(2, 0), again(2, 4, Rule::R3)], "at once, though another edge has not been tried");
+    let effects = die(&mut core, cut_off(), 4, 8, edges(&[1, 2]));
+    let elsewhere =
+        Effect::StartAttempt { attempt: 3, edge: NodeId(2), rule: Rule::R3, resume: taken(4), reattach: None };
+    assert_eq!(effects.last(), Some(&elsewhere), "not twice in a row");
+
+    let mut core = running(&[1, 2]);
+    assert_eq!(die(&mut core, cut_off(), 0, 8, edges(&[1, 2])).last(), Some(&again(2, 0, Rule::R1)));
+    let mut core = running(&[1, 2]);
+    let nothing_came = die(&mut core, cut_off(), 0, 0, edges(&[1, 2]));
+    assert_eq!(nothing_came.last(), Some(&start(2, 2, Rule::R0)));
+    let mut core = running(&[1, 2]);
+    let node_lost = die(&mut core, cut_off(), 0, 8, vec![unlinked(1), edges(&[2])[0]]);
+    assert_eq!(node_lost.last(), Some(&start(2, 2, Rule::R1)));
+    let mut core = running(&[1]);
+    let effects = die(&mut core, cut_off(), 4, 8, vec![unlinked(1)]);
+    let [Effect::Wait { or_edge: true, .. }, ..] = effects[..] else { panic!("{effects:?}") };
 }
 
 fn resting(node: u64, rest_ms: u64, failing_ms: u64) -> Candidate {

@@ -99,7 +99,7 @@ async fn local(arguments: &AttemptArguments, entry: &AttemptEntry) -> Result<(),
         batch_rows: facts.batch_rows as usize,
         timeout: facts.deadline.saturating_duration_since(Instant::now()),
         label: format!("greylag {id} for {}", facts.principal),
-        resume: arguments.resume,
+        resume: arguments.terms.resume,
     };
     let mut batches = edge.query(subquery).await?;
     facts.circuits.answered(&plan.source, arguments.edge);
@@ -141,7 +141,8 @@ fn call(arguments: &AttemptArguments) -> Result<EdgeCall> {
         expires_unix_ms: ctx.seams.clock.unix_ms() + left_ms + EXPIRY_SLACK_MS,
         batch_rows: facts.batch_rows,
         compression: compression(ctx, *edge),
-        resume: arguments.resume,
+        resume: arguments.terms.resume,
+        reattach: arguments.terms.reattach.map(|(attempt, _)| attempt),
     };
     let payload = wire::encode(&subquery, REQUEST_BYTES_MAX)?;
     let signature = ctx.mesh.sign(&payload);
@@ -177,6 +178,9 @@ async fn receive(arguments: &AttemptArguments, entry: &AttemptEntry, reader: &mu
             }
             Some((FrameKind::Trailer, payload)) => {
                 let trailer: Trailer = wire::decode(&payload, SMALL_BYTES_MAX)?;
+                if let Some((_, instead)) = arguments.terms.reattach.filter(|_| !trailer.reattached) {
+                    entry.rule(instead.name());
+                }
                 gate.complete(check.verify(&trailer)?)?;
                 return Ok(());
             }

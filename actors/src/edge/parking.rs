@@ -1,0 +1,172 @@
+//! Answers that wait for their coordinator to come back after a connection was lost. Each waits for a moment, and only
+//! while the coordinator's node is a member that is up; then it is dropped, which stops the source's statement.
+//!
+//! INVARIANT: an answer is handed to one stream at a time, and only to a sub-query that is the same but for the attempt.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use greylag_cluster::Mesh;
+use greylag_protocol::{NodeId, SubqueryId, messages::edge::Subquery, state::MemberStatus};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::tail::Tail;
+use crate::{bounds::Bound, task::TaskGuard};
+
+/// Longest time that an answer waits.
+pub const PARKED_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for a stream that still serves the answer to notice that it is wanted elsewhere.
+const HANDOVER_MAX: Duration = Duration::from_millis(500);
+
+/// Who asked for what.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    coordinator: NodeId,
+    subquery: SubqueryId,
+    partition: u32,
+    attempt: u32,
+}
+
+/// What has to be the same for another attempt to be given the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Facts {
+    sql: String,
+    principal: String,
+    batch_rows: u32,
+}
+
+enum Spot {
+    /// On its way, over a stream that gives it up when told to.
+    Serving {
+        give_up: CancellationToken,
+    },
+    Parked {
+        tail: Tail,
+        facts: Facts,
+        _timer: TaskGuard,
+    },
+}
+
+pub struct Parking {
+    spots: Mutex<BTreeMap<Key, Spot>>,
+    changed: Notify,
+    /// Room for batches kept, over all answers.
+    pub room: Arc<Bound>,
+}
+
+impl Parking {
+    pub fn new(room: Arc<Bound>) -> Arc<Self> {
+        Arc::new(Self { spots: Mutex::default(), changed: Notify::new(), room })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Spot>> {
+        self.spots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An answer is on its way. What is returned says when another stream wants it.
+    pub fn serving(self: &Arc<Self>, coordinator: NodeId, subquery: &Subquery) -> Serving {
+        let key = key(coordinator, subquery, subquery.attempt.attempt);
+        let give_up = CancellationToken::new();
+        self.lock().insert(key.clone(), Spot::Serving { give_up: give_up.clone() });
+        let facts = facts(subquery);
+        Serving { parking: self.clone(), key, facts, give_up, parked: false }
+    }
+
+    /// The answer to the attempt that this one follows, at the batch from which it is wanted.
+    pub async fn take(&self, coordinator: NodeId, subquery: &Subquery) -> Option<Tail> {
+        let key = key(coordinator, subquery, subquery.reattach?);
+        let waiting = async {
+            loop {
+                let changed = self.changed.notified();
+                match self.try_take(&key, &facts(subquery)) {
+                    Ok(found) => return found,
+                    Err(give_up) => give_up.cancel(),
+                }
+                changed.await;
+            }
+        };
+        let tail = timeout(HANDOVER_MAX, waiting).await.ok().flatten()?;
+        tail.rewound(subquery.resume.batches).ok()
+    }
+
+    /// The token of a stream that still serves it, if there is one.
+    fn try_take(&self, key: &Key, wanted: &Facts) -> Result<Option<Tail>, CancellationToken> {
+        let mut spots = self.lock();
+        match spots.remove(key) {
+            Some(Spot::Serving { give_up }) => {
+                spots.insert(key.clone(), Spot::Serving { give_up: give_up.clone() });
+                Err(give_up)
+            }
+            Some(Spot::Parked { tail, facts, .. }) => Ok((facts == *wanted).then_some(tail)),
+            None => Ok(None),
+        }
+    }
+}
+
+fn key(coordinator: NodeId, subquery: &Subquery, attempt: u32) -> Key {
+    let id = subquery.attempt;
+    Key { coordinator, subquery: id.subquery, partition: id.partition, attempt }
+}
+
+fn facts(subquery: &Subquery) -> Facts {
+    Facts { sql: subquery.sql.clone(), principal: subquery.principal.clone(), batch_rows: subquery.batch_rows }
+}
+
+/// One answer while a stream serves it. Dropped without [`Serving::park`], the answer is over.
+pub struct Serving {
+    parking: Arc<Parking>,
+    key: Key,
+    facts: Facts,
+    give_up: CancellationToken,
+    parked: bool,
+}
+
+impl Serving {
+    /// Returns when another stream wants the answer.
+    pub async fn wanted_elsewhere(&self) {
+        self.give_up.cancelled().await;
+    }
+
+    /// Leaves the answer for whoever comes for it.
+    pub fn park(mut self, tail: Tail, mesh: &Mesh) {
+        self.parked = true;
+        let (parking, key) = (Arc::downgrade(&self.parking), self.key.clone());
+        let timer = TaskGuard::control(expire(parking, key.clone(), mesh.watch()));
+        let spot = Spot::Parked { tail, facts: self.facts.clone(), _timer: timer };
+        let before = self.parking.lock().insert(key, spot);
+        drop(before);
+        self.parking.changed.notify_waiters();
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if !self.parked {
+            let over = self.parking.lock().remove(&self.key);
+            drop(over);
+            self.parking.changed.notify_waiters();
+        }
+    }
+}
+
+type States = tokio::sync::watch::Receiver<Arc<greylag_protocol::state::ControlState>>;
+
+async fn expire(parking: Weak<Parking>, key: Key, mut states: States) {
+    let coordinator = key.coordinator;
+    let lost = states.wait_for(|state| state.member(coordinator).is_none_or(|m| m.status == MemberStatus::Down));
+    tokio::select! {
+        () = sleep(PARKED_MAX) => {}
+        _ = lost => {}
+    }
+    let Some(parking) = parking.upgrade() else { return };
+    // Its guard ends this very task, at its next wait: there is none.
+    let over = parking.lock().remove(&key);
+    drop(over);
+}
