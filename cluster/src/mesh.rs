@@ -7,10 +7,11 @@ use greylag_protocol::{
     ErrorCode, MeshError, MeshId, NodeId, Result,
     frame::StreamTag,
     messages::join::Authority,
-    state::{Command, ControlState, Outcome},
+    state::{Command, ControlState, Outcome, Register, RegisterOp, RegisterRequest},
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     identity::{Keyring, NodeKey, key, token},
@@ -144,6 +145,26 @@ impl Mesh {
     /// could not be had within the time limit.
     pub async fn catch_up(&self) -> Result<()> {
         self.inner.proposer.catch_up().await
+    }
+
+    /// A register after everything that was committed anywhere before the call; never what this node alone knows.
+    /// GL4007 when that could not be had within the time limit.
+    pub async fn read_register(&self, name: &str) -> Result<Option<Register>> {
+        self.catch_up().await?;
+        Ok(self.state().registers.values.get(name).cloned())
+    }
+
+    /// Changes a register, once for each request; without one this is a new request. After GL4007 the change may have
+    /// been made, or may still be.
+    pub async fn change_register(
+        &self,
+        name: &str,
+        op: RegisterOp,
+        request: Option<RegisterRequest>,
+    ) -> Result<Outcome> {
+        let new = || RegisterRequest { id: Uuid::new_v4(), after: self.state().registers.changes };
+        let request = request.unwrap_or_else(new);
+        self.propose(Command::Register { name: name.to_owned(), op, request }).await
     }
 
     /// Links to the other members, as this node sees them.

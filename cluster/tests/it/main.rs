@@ -9,6 +9,7 @@ mod joining;
 mod loss;
 mod node;
 mod refusal;
+mod registers;
 mod renewal;
 mod streams;
 mod succession;

@@ -68,7 +68,7 @@ macro_rules! numbers {
         })*
     };
 }
-numbers!(u16 u32 u64 u128);
+numbers!(u16 u32 u64 u128 i64);
 
 macro_rules! newtypes {
     ($($t:ident)*) => { $(impl Each for $t { fn each(dice: &mut Dice) -> Vec<Self> { vec![Self(Roll::roll(dice))] } })* };
@@ -180,20 +180,23 @@ enums! {
     ForwardReply { Committed(0), ReadIndex(0), NotLeader(0), Failed(0) }
     AuthorityBody { Renew { csr }, Keys }
     AuthorityReply { Certificate(0), Keys(0), NotKept, Refused(0) }
-    Outcome { Done { epoch }, Admitted { node, epoch }, Applied { version, changed }, Refused(0) }
+    Outcome { Done { epoch }, Admitted { node, epoch }, Applied { version, changed }, Register { version, value }, Refused(0) }
+    RegisterExpect { Version(0), Value(0) }
+    RegisterOp { Write { value }, CompareAndSet { expect, value }, Add { delta }, Remove }
     Command {
         Form { facts, members, wanted, grants }, Admit { grant, member, now_unix_ms },
         Describe { node, uuid, name, address, door, labels, outbound_only },
         SetStatus { node, from, to, now_unix_ms }, SetVoter { node, voter }, Remove { node },
         ApplySource { spec, expect_version }, DropSource { name }, Want { role, wanted }, Assign { at, changes },
         PutGrant { grant }, RevokeGrant { id }, SetDraining { node, draining, now_unix_ms },
+        Register { name, op, request },
     }
     AdminCall {
         ApplySource { spec, expect_version }, DropSource { name }, CreateJoinToken { uses, ttl_secs },
         RevokeJoinToken { id }, RemoveNode { node }, IssueBearer { subject, roles, ttl_secs },
-        DrainNode { node }, UndrainNode { node },
+        DrainNode { node }, UndrainNode { node }, ReadRegister { name }, ChangeRegister { name, op, request },
     }
-    AdminReply { Applied { version, changed }, Token { token }, Done }
+    AdminReply { Applied { version, changed }, Token { token }, Register { version, value }, Done }
 }
 
 structs! {
@@ -227,7 +230,11 @@ structs! {
     Candidate { mesh_name, expect, uuid, name, address, labels, door, outbound_only, knows }
     Enrolment { mesh, node, certificate, ca_certificate, authority, members }
     Authority { ca_key, bearer_key }
-    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining }
+    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining, registers }
+    Registers { changes, values, recent }
+    Register { value, version }
+    RecentChange { request, sum }
+    RegisterRequest { id, after }
     MeshFacts { id, name, ca_certificate, bearer_public_key, founded_unix_ms }
     Member {
         id, uuid, name, address, door, labels, outbound_only, voter, status, status_since_unix_ms, public_key,
