@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    health::{Gatherer, Health},
     identity::{Keyring, NodeKey, key, token},
     raft::RaftNode,
     seams::Seams,
@@ -69,6 +70,7 @@ struct Inner {
     board: Arc<Switchboard>,
     proposer: Proposer,
     keyring: Arc<Keyring>,
+    gatherer: Gatherer,
     alive: Alive,
 }
 
@@ -175,6 +177,11 @@ impl Mesh {
     /// Why there is no link to a member: what it answered last, or how the last link ended.
     pub fn link_error(&self, peer: NodeId) -> Option<MeshError> {
         self.inner.board.links().error(peer)
+    }
+
+    /// How every member does, asked for now: within about a second, by what can be learnt in that time.
+    pub async fn health(&self) -> BTreeMap<NodeId, Health> {
+        self.inner.gatherer.gather().await
     }
 
     /// Opens a stream to a member, this node among them, and writes its tag. GL4013 at once if there is no link; never

@@ -5,6 +5,7 @@
 
 mod crash;
 mod formation;
+mod health;
 mod joining;
 mod loss;
 mod node;

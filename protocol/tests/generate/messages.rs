@@ -9,7 +9,7 @@ use std::{
 use arrow::datatypes::Schema;
 use greylag_protocol::{
     AttemptId, Epoch, ErrorCode, MeshError, MeshId, NodeId, NodeUuid, QueryId, SourceName, SubqueryId, TraceId,
-    messages::{authority::*, control::*, edge::*, forward::*, join::*},
+    messages::{authority::*, control::*, edge::*, forward::*, health::*, join::*},
     prefix::Prefix,
     principal::{Principal, PrincipalKind},
     schema::{Dialect, NativeColumn, SourceSchema, TableSchema, WireSchema},
@@ -180,6 +180,8 @@ enums! {
     ForwardReply { Committed(0), ReadIndex(0), NotLeader(0), Failed(0) }
     AuthorityBody { Renew { csr }, Keys }
     AuthorityReply { Certificate(0), Keys(0), NotKept, Refused(0) }
+    HealthReply { Report(0), Unknown }
+    PeerSight { Linked, Heard { ago_ms }, Silent }
     Outcome { Done { epoch }, Admitted { node, epoch }, Applied { version, changed }, Register { version, value }, Refused(0) }
     RegisterExpect { Version(0), Value(0) }
     RegisterOp { Write { value }, CompareAndSet { expect, value }, Add { delta }, Remove }
@@ -227,6 +229,10 @@ structs! {
     JoinReply { version, proof, body }
     ForwardRequest { version, body }
     AuthorityRequest { version, node, body }
+    HealthRequest { version, of }
+    HealthReport { node, peers, stall, disk }
+    Stall { lasted_ms, ended_ago_ms }
+    DiskReport { slow, slowest_ms, full, free_bytes, refused }
     Candidate { mesh_name, expect, uuid, name, address, labels, door, outbound_only, knows }
     Enrolment { mesh, node, certificate, ca_certificate, authority, members }
     Authority { ca_key, bearer_key }
@@ -254,7 +260,7 @@ macro_rules! for_each_message {
         use greylag_protocol::{
             MeshError,
             frame::FrameKind,
-            messages::{authority::*, control::*, edge::*, forward::*, join::*},
+            messages::{authority::*, control::*, edge::*, forward::*, health::*, join::*},
             state::{Command, ControlState, Outcome},
         };
         use $crate::generate::messages::Each;
@@ -274,6 +280,8 @@ macro_rules! for_each_message {
         ForwardRequest::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
         ForwardBody::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
         ForwardReply::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
+        HealthRequest::each(dice).iter().for_each(|m| $check(FrameKind::Control, m));
+        HealthReply::each(dice).iter().for_each(|m| $check(FrameKind::Control, m));
         AuthorityRequest::each(dice).iter().for_each(|m| $check(FrameKind::Authority, m));
         AuthorityReply::each(dice).iter().for_each(|m| $check(FrameKind::Authority, m));
         Command::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
