@@ -5,6 +5,7 @@
 
 mod custody;
 mod formation;
+pub mod health;
 pub mod identity;
 pub mod mesh;
 pub mod placement;

@@ -7,12 +7,14 @@ use greylag_protocol::{
     ErrorCode, MeshError, MeshId, NodeId, Result,
     frame::StreamTag,
     messages::join::Authority,
-    state::{Command, ControlState, Outcome},
+    state::{Command, ControlState, Outcome, Register, RegisterOp, RegisterRequest},
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
+    health::{Gatherer, Health},
     identity::{Keyring, NodeKey, key, token},
     raft::RaftNode,
     seams::Seams,
@@ -68,6 +70,7 @@ struct Inner {
     board: Arc<Switchboard>,
     proposer: Proposer,
     keyring: Arc<Keyring>,
+    gatherer: Gatherer,
     alive: Alive,
 }
 
@@ -146,6 +149,26 @@ impl Mesh {
         self.inner.proposer.catch_up().await
     }
 
+    /// A register after everything that was committed anywhere before the call; never what this node alone knows.
+    /// GL4007 when that could not be had within the time limit.
+    pub async fn read_register(&self, name: &str) -> Result<Option<Register>> {
+        self.catch_up().await?;
+        Ok(self.state().registers.values.get(name).cloned())
+    }
+
+    /// Changes a register, once for each request; without one this is a new request. After GL4007 the change may have
+    /// been made, or may still be.
+    pub async fn change_register(
+        &self,
+        name: &str,
+        op: RegisterOp,
+        request: Option<RegisterRequest>,
+    ) -> Result<Outcome> {
+        let new = || RegisterRequest { id: Uuid::new_v4(), after: self.state().registers.changes };
+        let request = request.unwrap_or_else(new);
+        self.propose(Command::Register { name: name.to_owned(), op, request }).await
+    }
+
     /// Links to the other members, as this node sees them.
     pub fn links(&self) -> watch::Receiver<BTreeMap<NodeId, LinkState>> {
         self.inner.board.links().watch()
@@ -154,6 +177,11 @@ impl Mesh {
     /// Why there is no link to a member: what it answered last, or how the last link ended.
     pub fn link_error(&self, peer: NodeId) -> Option<MeshError> {
         self.inner.board.links().error(peer)
+    }
+
+    /// How every member does, asked for now: within about a second, by what can be learnt in that time.
+    pub async fn health(&self) -> BTreeMap<NodeId, Health> {
+        self.inner.gatherer.gather().await
     }
 
     /// Opens a stream to a member, this node among them, and writes its tag. GL4013 at once if there is no link; never

@@ -37,6 +37,26 @@ pub trait SocketFactory: Debug + Send + Sync + 'static {
         let found: Vec<SocketAddr> = tokio::net::lookup_host(host_port).await?.collect();
         if found.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) }
     }
+    /// What can be told from outside of a node's process at an address with which there is no connection. The default
+    /// does not try.
+    async fn probe(&self, _address: SocketAddr) -> Probe {
+        Probe::Unknown
+    }
+}
+
+/// What a look from outside says of the process at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// Not tried.
+    Unknown,
+    /// Neither the process nor its machine answers.
+    Nothing,
+    /// The machine says that nothing listens there.
+    Refused,
+    /// The machine answers, something holds the port, and says nothing: the process stands still.
+    Stuck,
+    /// It speaks QUIC.
+    Answers,
 }
 
 /// The node's durable storage: one redb file for the log and a handful of small files.
@@ -47,6 +67,11 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
     /// Replaces a small file: all of it or nothing, durable on return. `secret` files are for the owner alone.
     fn write(&self, name: &str, content: &[u8], secret: bool) -> io::Result<()>;
+    /// Tries the disk with one small durable write, and says how much is free after it, if that can be known. The
+    /// default tries nothing.
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
 }
 
 /// Makes files for rows that wait for their reader: gone with their handle, durable in no way.

@@ -64,6 +64,8 @@ pub struct Limits {
     pub edge_subqueries_max: u32,
     /// Bi-streams that a peer may have open.
     pub peer_streams_max: u32,
+    /// Free space below which a node's disk counts as full, bytes. It says so and goes on.
+    pub disk_free_bytes_min: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +88,8 @@ pub struct Timing {
     pub schema_ttl_ms: u64,
     /// Life of the certificates that this node issues. Members renew theirs when a third of it is left.
     pub certificate_life_ms: u64,
+    /// Time over which a durable write is slow. Some such writes and the node says that its disk is.
+    pub slow_disk_ms: u64,
 }
 
 impl Default for NodeConfig {
@@ -122,6 +126,7 @@ impl Default for Limits {
             query_restarts_max: 32,
             edge_subqueries_max: 32,
             peer_streams_max: 1024,
+            disk_free_bytes_min: 32 << 20,
         }
     }
 }
@@ -140,6 +145,7 @@ impl Default for Timing {
             call_timeout_ms: 5_000,
             schema_ttl_ms: 60_000,
             certificate_life_ms: 72 * 3600 * 1000,
+            slow_disk_ms: 500,
         }
     }
 }

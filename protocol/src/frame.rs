@@ -34,6 +34,8 @@ pub enum StreamTag {
     Beat = 6,
     /// One request to a member that keeps the mesh's authority.
     Authority = 7,
+    /// One question about a node's health.
+    Health = 8,
 }
 
 impl TryFrom<u8> for StreamTag {
@@ -47,6 +49,7 @@ impl TryFrom<u8> for StreamTag {
             5 => Self::Control,
             6 => Self::Beat,
             7 => Self::Authority,
+            8 => Self::Health,
             _ => return Err(MeshError::new(ErrorCode::MalformedFrame, format!("stream tag {tag} is not known"))),
         })
     }

@@ -13,7 +13,7 @@ use crate::{
     ids::{NodeId, QueryId, SourceName},
     prefix::Prefix,
     principal::Principal,
-    state::SourceSpec,
+    state::{RegisterOp, RegisterRequest, SourceSpec},
 };
 
 /// Batches of one result, in order, ending after the last row or at the first error. Dropping it cancels the query.
@@ -116,13 +116,34 @@ pub enum AdminCall {
     UndrainNode {
         node: NodeId,
     },
+    /// The value of a register after everything that was committed before the call, at whichever node it is asked.
+    ReadRegister {
+        name: String,
+    },
+    /// Changes a register. Who repeats a call because its answer was lost (GL4007, or no answer at all) gives the same
+    /// `request` again; without one the change is a new one.
+    ChangeRegister {
+        name: String,
+        op: RegisterOp,
+        request: Option<RegisterRequest>,
+    },
 }
 
 /// Answer to an [`AdminCall`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum AdminReply {
-    Applied { version: u64, changed: bool },
-    Token { token: String },
+    Applied {
+        version: u64,
+        changed: bool,
+    },
+    Token {
+        token: String,
+    },
+    /// A register as it was read, or as this change has made it. Version 0 and no value: there is none.
+    Register {
+        version: u64,
+        value: Option<String>,
+    },
     Done,
 }
 

@@ -50,6 +50,11 @@ pub async fn run(ctx: &Arc<NodeCtx>, session: &Session, call: AdminCall) -> Resu
         AdminCall::DrainNode { node } => drain(ctx, node, true).await,
         AdminCall::UndrainNode { node } => drain(ctx, node, false).await,
         AdminCall::IssueBearer { subject, roles, ttl_secs } => issue_bearer(ctx, &subject, &roles, ttl_secs),
+        AdminCall::ReadRegister { name } => {
+            let (version, value) = ctx.mesh.read_register(&name).await?.map(|r| (r.version, r.value)).unzip();
+            Ok(AdminReply::Register { version: version.unwrap_or(0), value })
+        }
+        AdminCall::ChangeRegister { name, op, request } => done(ctx.mesh.change_register(&name, op, request).await?),
     }
 }
 
@@ -69,6 +74,7 @@ fn check_member(ctx: &NodeCtx, node: NodeId) -> Result<()> {
 fn done(outcome: Outcome) -> Result<AdminReply> {
     match outcome {
         Outcome::Refused(error) => Err(error),
+        Outcome::Register { version, value } => Ok(AdminReply::Register { version, value }),
         _ => Ok(AdminReply::Done),
     }
 }

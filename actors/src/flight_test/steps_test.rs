@@ -6,7 +6,7 @@ use arrow::array::AsArray;
 use greylag_protocol::{
     ErrorCode, NodeId, QueryId, SourceName,
     messages::control::TableName,
-    state::{Command, Role, RoleCount, RoleWanted, SourceSpec},
+    state::{Command, RegisterOp, RegisterRequest, Role, RoleCount, RoleWanted, SourceSpec},
     statement::AdminCall,
 };
 
@@ -222,6 +222,29 @@ async fn tokens_are_made_for_admins_alone() {
     // No door's crate is plugged in here.
     let bearer = AdminCall::IssueBearer { subject: "ada".into(), roles: Vec::new(), ttl_secs: 60 };
     assert_eq!(statements.admin(&admin(), bearer).await.unwrap_err().code, ErrorCode::Unsupported);
+    drop(statements);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn registers_are_read_and_changed_by_admins_and_a_repeated_call_changes_them_once() {
+    let world = World::start(1, 10, Limits::default()).await;
+    let statements = world.statements();
+    let name = || "lock".to_owned();
+    let read = || AdminCall::ReadRegister { name: name() };
+    let add = |request| AdminCall::ChangeRegister { name: name(), op: RegisterOp::Add { delta: 2 }, request };
+    assert_eq!(statements.admin(&anybody(), read()).await.unwrap_err().code, ErrorCode::Denied);
+    let found = |reply: Result<AdminReply>| match reply.unwrap() {
+        AdminReply::Register { version, value } => (version, value),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(found(statements.admin(&admin(), read()).await), (0, None));
+    let request = RegisterRequest { id: uuid::Uuid::new_v4(), after: 0 };
+    for _ in 0..3 {
+        assert_eq!(found(statements.admin(&admin(), add(Some(request))).await), (1, Some("2".to_owned())));
+    }
+    assert_eq!(found(statements.admin(&admin(), add(None)).await), (2, Some("4".to_owned())));
+    assert_eq!(found(statements.admin(&admin(), read()).await), (2, Some("4".to_owned())));
     drop(statements);
     world.stop().await;
 }

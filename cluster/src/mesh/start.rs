@@ -17,6 +17,7 @@ use super::{Alive, Inner, Mesh, MeshStart, Proposer, settle};
 use crate::{
     custody::{AuthorityDesk, Renewal, Succession, credentials},
     formation::{Admissions, FOUNDERS_MAX, FoundingDesk, JoinDesk, Seeker, Sought, found, mint},
+    health::{self, Gatherer, Stalls},
     identity::{
         Keyring, NodeKey,
         key::PUBLIC_KEY_BYTES,
@@ -171,6 +172,7 @@ impl Arrival {
         let succession = Succession { keyring: keyring.clone(), store: self.store.clone(), proposer: proposer.clone() };
         self.keep(succession.run());
 
+        let gatherer = self.attend_health(&board, &raft)?;
         let authority = Arc::new(self.authority(&keyring, &proposer));
         let serving = authority.clone().serve(board.serve(StreamTag::Authority)?);
         self.keep(serving);
@@ -203,6 +205,7 @@ impl Arrival {
                 board,
                 proposer,
                 keyring,
+                gatherer,
                 alive: self.alive,
             }),
         })
@@ -211,6 +214,22 @@ impl Arrival {
     /// Runs work until the node stops.
     fn keep(&self, work: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(self.alive.stop.clone().run_until_cancelled_owned(work));
+    }
+
+    /// Watches this node's health, and answers others about it.
+    fn attend_health(&self, board: &Arc<Switchboard>, raft: &RaftNode) -> Result<Gatherer> {
+        let gatherer = Gatherer {
+            board: board.clone(),
+            raft: raft.clone(),
+            stalls: Stalls::new(Duration::from_millis(self.config.timing.idle_timeout_ms)),
+            disk: raft.disk().clone(),
+            sockets: self.seams.sockets.clone(),
+        };
+        let (disk, blocking) = (self.seams.disk.clone(), self.seams.blocking.clone());
+        let free_min = self.config.limits.disk_free_bytes_min;
+        self.keep(health::watch(gatherer.stalls.clone(), gatherer.disk.clone(), disk, blocking, free_min));
+        self.keep(gatherer.clone().serve(board.serve(StreamTag::Health)?));
+        Ok(gatherer)
     }
 
     /// Of the certificates this node issues.

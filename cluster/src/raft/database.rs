@@ -78,6 +78,11 @@ pub(super) fn open(disk: &dyn Disk, name: &str, node: NodeId) -> Result<(Databas
     Ok(opened)
 }
 
+/// Opens a file again that this process has had open, after a write to it has failed.
+pub(super) fn reopen(disk: &dyn Disk, name: &str) -> Result<Database, redb::Error> {
+    Ok(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(Backend(disk.database(name)?))?)
+}
+
 /// Empties a file that redb had begun to make: it writes the head last.
 fn clear_unmade(backend: &dyn StorageBackend) -> io::Result<()> {
     let mut head = [0; HEAD_BYTES];

@@ -41,6 +41,8 @@ pub(super) struct Sight<'a> {
     pub now_unix_ms: u64,
     /// Time that queries under way have to end on a node that drains.
     pub drain_grace_ms: u64,
+    /// This node's disk takes no more of the log.
+    pub disk_refuses: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,13 +106,13 @@ fn statuses(sight: &Sight<'_>) -> Vec<Duty> {
     sight.state.members.values().filter_map(change).collect()
 }
 
-/// A leader that leaves hands over first, if somebody can take over.
+/// A leader that leaves, or that cannot write, hands over first, if somebody can take over.
 fn should_hand_over(sight: &Sight<'_>) -> bool {
     let leaving = match sight.state.member(sight.me) {
         Some(me) => me.status == MemberStatus::Draining,
         None => sight.state.removed.contains(&sight.me),
     };
-    leaving && sight.log.voters.iter().any(|node| *node != sight.me && is_up(sight, *node))
+    (leaving || sight.disk_refuses) && sight.log.voters.iter().any(|node| *node != sight.me && is_up(sight, *node))
 }
 
 pub(super) fn is_up(sight: &Sight<'_>, node: NodeId) -> bool {

@@ -17,6 +17,7 @@ pub(super) struct Scene {
     pub connected: BTreeSet<NodeId>,
     pub gone: BTreeSet<NodeId>,
     pub lost: BTreeSet<NodeId>,
+    pub disk_refuses: bool,
 }
 
 pub(super) fn nodes(ids: impl IntoIterator<Item = u64>) -> BTreeSet<NodeId> {
@@ -37,7 +38,14 @@ impl Scene {
             unfinished: None,
             caught_up: nodes(2..=members),
         };
-        Self { state, log, connected: nodes(2..=members), gone: BTreeSet::new(), lost: BTreeSet::new() }
+        Self {
+            state,
+            log,
+            connected: nodes(2..=members),
+            gone: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            disk_refuses: false,
+        }
     }
 
     pub fn lose(&mut self, id: u64) {
@@ -55,8 +63,18 @@ impl Scene {
     }
 
     pub fn duties(&self) -> Vec<Duty> {
-        let Self { state, log, connected, gone, lost } = self;
-        duties(&Sight { me: NodeId(1), state, log, connected, gone, lost, now_unix_ms: 9, drain_grace_ms: 5 })
+        let Self { state, log, connected, gone, lost, disk_refuses } = self;
+        duties(&Sight {
+            me: NodeId(1),
+            state,
+            log,
+            connected,
+            gone,
+            lost,
+            now_unix_ms: 9,
+            drain_grace_ms: 5,
+            disk_refuses: *disk_refuses,
+        })
     }
 }
 
@@ -120,6 +138,9 @@ fn a_leader_that_leaves_hands_over() {
     let mut scene = Scene::new(3, 3);
     scene.drain(1);
     assert_eq!(scene.duties(), [Duty::HandOver]);
+    let mut scene = Scene::new(3, 3);
+    scene.disk_refuses = true;
+    assert_eq!(scene.duties(), [Duty::HandOver], "its own log goes on no more");
     // It votes alone: its seat goes to the other, and with it the lead.
     let mut scene = Scene::new(2, 1);
     scene.drain(1);

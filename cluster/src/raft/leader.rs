@@ -154,6 +154,7 @@ impl Leader {
             lost: &self.contacts.lost(now, self.voter_grace),
             now_unix_ms: self.clock.unix_ms(),
             drain_grace_ms: self.drain_grace_ms,
+            disk_refuses: self.raft.disk().is_refusing(),
         };
         duties(&sight)
     }
@@ -175,7 +176,7 @@ async fn perform(raft: &RaftNode, duty: Duty) -> Result<()> {
             raft.remove(node).await
         }
         Duty::HandOver => {
-            tracing::info!("leaving: another voter is to lead");
+            tracing::info!("another voter is to lead");
             raft.transfer_leadership().await;
             Ok(())
         }

@@ -25,10 +25,16 @@ use tokio::{
 };
 
 use super::{
-    RaftLink, database, log::LogStore, machine::Machine, network, network::Network, settings::settings,
-    types::TypeConfig, writer::Writer,
+    RaftLink, database,
+    log::LogStore,
+    machine::Machine,
+    network,
+    network::Network,
+    settings::settings,
+    types::TypeConfig,
+    writer::{Place, Writer},
 };
-use crate::seams::Seams;
+use crate::{health::DiskWatch, seams::Seams};
 
 /// The log's file.
 const FILE: &str = "raft.redb";
@@ -54,6 +60,7 @@ pub(super) struct Inner {
     pub raft: Raft<TypeConfig, Machine>,
     machine: Machine,
     writer: Writer,
+    watch: Arc<DiskWatch>,
     /// Longest any call may take.
     pub limit: Duration,
 }
@@ -79,13 +86,15 @@ impl RaftNode {
             .await;
         let (database, mut content) = opened.await.map_err(|_| internal("opening the log was abandoned"))??;
 
-        let writer = Writer::start(database, seams.blocking.clone());
+        let watch = DiskWatch::new(Duration::from_millis(timing.slow_disk_ms));
+        let (disk, blocking) = (seams.disk.clone(), seams.blocking.clone());
+        let writer = Writer::start(database, Place { disk, name: FILE, blocking, watch: watch.clone() });
         let machine = Machine::new(content.snapshot.take(), writer.clone())?;
         let store = LogStore::new(content, writer.clone());
         let raft =
             Raft::new(id.0, settings, Network { me: id, link }, store, machine.clone()).await.map_err(internal)?;
         let limit = Duration::from_millis(timing.call_timeout_ms);
-        let node = Self { inner: Arc::new(Inner { id, raft, machine, writer, limit }) };
+        let node = Self { inner: Arc::new(Inner { id, raft, machine, writer, watch, limit }) };
         node.settle().await?;
         Ok(node)
     }
@@ -106,6 +115,11 @@ impl RaftNode {
 
     pub fn id(&self) -> NodeId {
         self.inner.id
+    }
+
+    /// How the disk does that the log is on.
+    pub(crate) fn disk(&self) -> &Arc<DiskWatch> {
+        &self.inner.watch
     }
 
     /// Whether the log has anything in it.

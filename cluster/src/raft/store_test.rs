@@ -5,6 +5,7 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Command as Process, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -27,9 +28,10 @@ use super::{
     machine::Machine,
     types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote},
     world::{MemoryDisk, seams},
-    writer::Writer,
+    writer::{Place, Writer},
 };
 use crate::{
+    health::DiskWatch,
     seams::{Disk, Seams},
     state::encode_snapshot,
 };
@@ -38,13 +40,16 @@ struct Store {
     log: LogStore,
     machine: Machine,
     writer: Writer,
+    watch: Arc<DiskWatch>,
 }
 
 fn open(seams: &Seams) -> Store {
     let (database, mut content) = database::open(seams.disk.as_ref(), "raft.redb", NodeId(1)).unwrap();
-    let writer = Writer::start(database, seams.blocking.clone());
+    let (disk, blocking) = (seams.disk.clone(), seams.blocking.clone());
+    let watch = DiskWatch::new(Duration::from_millis(500));
+    let writer = Writer::start(database, Place { disk, name: "raft.redb", blocking, watch: watch.clone() });
     let machine = Machine::new(content.snapshot.take(), writer.clone()).unwrap();
-    Store { log: LogStore::new(content, writer.clone()), machine, writer }
+    Store { log: LogStore::new(content, writer.clone()), machine, writer, watch }
 }
 
 fn content(disk: &dyn Disk) -> Content {
@@ -289,4 +294,89 @@ async fn a_failed_disk_is_told_to_everybody() {
     let data = encode_snapshot(&ControlState::default()).unwrap();
     assert!(store.machine.install_snapshot(&meta, data).await.is_err());
     assert!(store.machine.get_current_snapshot().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_disk_without_space_is_waited_for_and_nothing_is_lost_or_acknowledged_meanwhile() {
+    let disk = MemoryDisk::default();
+    let mut store = open(&seams(disk.clone()));
+    append(&mut store.log, 0).await;
+    for round in 1..4u64 {
+        disk.set_full(true);
+        let mut log = store.log.clone();
+        let mut appending = tokio::spawn(async move { append(&mut log, round).await });
+        let early = tokio::time::timeout(Duration::from_millis(700), &mut appending).await;
+        assert!(early.is_err(), "it was acknowledged, or has failed");
+        assert!(store.watch.is_refusing());
+        disk.set_full(false);
+        tokio::time::timeout(Duration::from_secs(10), appending).await.unwrap().unwrap();
+        assert!(!store.watch.is_refusing());
+    }
+    store.log.save_vote(&Vote::new(4, 1)).await.unwrap();
+    // Who closes it meanwhile does not wait for space.
+    disk.set_full(true);
+    let mut log = store.log.clone();
+    let waiting = tokio::spawn(async move { try_append(&mut log, 4).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::timeout(Duration::from_secs(10), store.writer.close()).await.unwrap();
+    assert!(waiting.await.unwrap().is_err());
+    disk.set_full(false);
+    let content = content(&disk);
+    assert_eq!(content.entries.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert_eq!(content.vote, Some(Vote::new(4, 1)));
+}
+
+/// What redb itself does on a file system that is really full. Needs to mount one, so it runs as root alone, on demand:
+/// `cargo test -p greylag-cluster --lib -- --ignored a_real_disk`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "mounts a small tmpfs"]
+async fn a_real_disk_that_is_full_corrupts_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let mount = |program: &str, args: &[&str]| Process::new(program).args(args).arg(root.path()).status().unwrap();
+    assert!(mount("mount", &["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).success());
+    let path = root.path().join("data");
+    let full = root.path().join("ballast");
+    let mut acknowledged = 0;
+    for round in 0..5u64 {
+        let mut store = open(&Seams::real(path.clone()).unwrap());
+        for _ in 0..20 {
+            append(&mut store.log, acknowledged).await;
+            acknowledged += 1;
+        }
+        // Everything but a little is taken: the next entries run into the end at some other place each time.
+        let free = rustix::fs::statvfs(root.path()).unwrap();
+        let ballast = (free.f_bavail * free.f_frsize).saturating_sub(round * 4096) as usize;
+        let _ = std::fs::write(&full, vec![1; ballast]);
+        let mut log = store.log.clone();
+        let from = acknowledged;
+        let appending = tokio::spawn(async move {
+            for index in from..from + 400 {
+                append(&mut log, index).await;
+            }
+        });
+        let since = std::time::Instant::now();
+        while !store.watch.is_refusing() {
+            assert!(since.elapsed() < Duration::from_secs(30), "it never was full");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if round % 2 == 0 {
+            // It goes on where it was.
+            std::fs::remove_file(&full).unwrap();
+            tokio::time::timeout(Duration::from_secs(30), appending).await.unwrap().unwrap();
+            store.writer.close().await;
+        } else {
+            // It is stopped while it is full, and started when there is space: what was acknowledged is there.
+            store.writer.close().await;
+            assert!(appending.await.is_err());
+            std::fs::remove_file(&full).unwrap();
+        }
+        drop(store);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let seams = Seams::real(path.clone()).unwrap();
+        let found = content(seams.disk.as_ref());
+        let last = *found.entries.keys().next_back().unwrap();
+        assert!(last + 1 >= acknowledged, "entry {acknowledged} was acknowledged, the last is {last}");
+        acknowledged = last + 1;
+    }
+    assert!(mount("umount", &[]).success());
 }

@@ -44,6 +44,8 @@ struct Platter {
     /// Handles of an older incarnation are dead.
     incarnation: u64,
     off: bool,
+    /// Takes nothing more.
+    full: bool,
     /// The power fails at this many further operations.
     off_after: Option<u64>,
     syncs: u64,
@@ -67,6 +69,10 @@ impl MemoryDisk {
     /// From here on everything fails. Must come before the software is dropped, which would write and sync.
     pub fn power_off(&self) {
         self.0.lock().unwrap().off = true;
+    }
+
+    pub fn set_full(&self, full: bool) {
+        self.0.lock().unwrap().full = full;
     }
 
     pub fn power_off_after(&self, operations: u64) {
@@ -172,6 +178,9 @@ impl StorageBackend for Handle {
 impl Handle {
     fn change(&self, op: Op) -> io::Result<()> {
         self.with(true, |p| {
+            if p.full {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             carry_out(&mut p.view, &op);
             p.pending.push(op);
             Ok(())

@@ -17,6 +17,9 @@ use super::Disk;
 
 /// Held while a process uses the directory.
 const LOCK_FILE: &str = "lock";
+/// Written now and then to see how the disk does.
+const TRIED_FILE: &str = "tried";
+const TRIED_BYTES: usize = 4096;
 /// Largest small file, bytes.
 const SMALL_FILE_BYTES_MAX: u64 = 16 << 20;
 
@@ -97,6 +100,15 @@ impl Disk for DataDir {
         file.sync_all()?;
         std::fs::rename(&beside, &place)?;
         sync_directory(&self.path)
+    }
+
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        let mut file =
+            OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(self.path.join(TRIED_FILE))?;
+        file.write_all(&[0; TRIED_BYTES])?;
+        file.sync_data()?;
+        let space = rustix::fs::statvfs(&self.path)?;
+        Ok(Some(space.f_bavail.saturating_mul(space.f_frsize)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The one function that changes the replicated state: the same commands in the same order give the same state on every
 //! node. It reads no clock (commands carry the leader's), draws no random number and iterates only ordered maps.
 //!
-//! INVARIANT: a refusal changes nothing, and the epoch is raised if and only if something else has changed. Every
+//! INVARIANT: a refusal changes nothing, and the epoch is raised if and only if something but a register has changed. Every
 //! command may be proposed again after a lost reply: the second time it changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,15 +11,16 @@ use greylag_protocol::{
     state::{Command, ControlState, Grant, Member, MeshFacts, Outcome, Role, RoleChange, RoleWanted},
 };
 
-use super::{MEMBERS_MAX, WANTED_BYTES_MAX, grants, members, sources};
+use super::{MEMBERS_MAX, WANTED_BYTES_MAX, grants, members, registers, sources};
 
 /// What a command came to, before the epoch is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
     None,
     Made,
     Admitted { node: NodeId, new: bool },
     Source { version: u64, changed: bool },
+    Register { version: u64, value: Option<String> },
 }
 
 impl Change {
@@ -36,7 +37,7 @@ pub fn apply(state: &mut ControlState, command: &Command) -> Outcome {
         Err(refusal) => return Outcome::Refused(refusal),
     };
     let changed = match change {
-        Change::None => false,
+        Change::None | Change::Register { .. } => false,
         Change::Made => true,
         Change::Admitted { new, .. } => new,
         Change::Source { changed, .. } => changed,
@@ -48,6 +49,7 @@ pub fn apply(state: &mut ControlState, command: &Command) -> Outcome {
         Change::None | Change::Made => Outcome::Done { epoch: state.epoch },
         Change::Admitted { node, .. } => Outcome::Admitted { node, epoch: state.epoch },
         Change::Source { version, changed } => Outcome::Applied { version, changed },
+        Change::Register { version, value } => Outcome::Register { version, value },
     }
 }
 
@@ -76,6 +78,7 @@ fn change(state: &mut ControlState, command: &Command) -> Result<Change> {
         Command::SetDraining { node, draining, now_unix_ms } => {
             members::set_draining(state, *node, *draining, *now_unix_ms)
         }
+        Command::Register { name, op, request } => registers::change(state, name, op, request),
     }
 }
 

@@ -7,6 +7,7 @@
 mod apply;
 mod grants;
 mod members;
+mod registers;
 mod snapshot;
 mod sources;
 
@@ -27,10 +28,20 @@ pub const WANTED_BYTES_MAX: usize = 4 << 10;
 pub const GRANTS_MAX: usize = 1024;
 /// Id and secret of a grant, bytes.
 pub const GRANT_BYTES_MAX: usize = 1 << 10;
+/// Registers at a time.
+pub const REGISTERS_MAX: usize = 256;
+/// Name of a register, bytes.
+pub const REGISTER_NAME_BYTES_MAX: usize = 128;
+/// Value of a register, bytes.
+pub const REGISTER_VALUE_BYTES_MAX: usize = 4 << 10;
+/// Last changes of registers that are remembered, so that one which is asked for again is not made again.
+pub const REGISTER_CHANGES_REMEMBERED: usize = 1024;
 
 #[cfg(test)]
 mod apply_test;
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod registers_test;
 #[cfg(test)]
 mod sequence_test;

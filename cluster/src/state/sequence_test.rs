@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use greylag_protocol::{
     Epoch, NodeId, SourceName,
     state::{
-        Command, ControlState, Member, MemberStatus, Outcome, Role, RoleChange, RoleCount, RoleWanted, SourceSpec,
+        Command, ControlState, Member, MemberStatus, Outcome, RegisterExpect, RegisterOp, RegisterRequest, Registers,
+        Role, RoleChange, RoleCount, RoleWanted, SourceSpec,
     },
 };
 use proptest::prelude::*;
+use uuid::Uuid;
 
 use super::{
     apply, decode_snapshot, encode_snapshot,
@@ -31,6 +33,24 @@ fn role() -> impl Strategy<Value = Role> {
 
 fn node() -> impl Strategy<Value = NodeId> {
     (1u64..12).prop_map(NodeId)
+}
+
+fn register() -> impl Strategy<Value = Command> {
+    let op = prop_oneof![
+        "[0-9a]".prop_map(|value| RegisterOp::Write { value }),
+        (0u64..20)
+            .prop_map(|at| RegisterOp::CompareAndSet { expect: RegisterExpect::Version(at), value: "1".to_owned() }),
+        "[0-9a]"
+            .prop_map(|held| RegisterOp::CompareAndSet { expect: RegisterExpect::Value(held), value: "2".to_owned() }),
+        (-3i64..4).prop_map(|delta| RegisterOp::Add { delta }),
+        Just(RegisterOp::Remove),
+    ];
+    // Few ids, so that some are asked for again.
+    (prop_oneof!["a", "b"], op, 0u128..30).prop_map(|(name, op, id)| Command::Register {
+        name,
+        op,
+        request: RegisterRequest { id: Uuid::from_u128(id), after: 0 },
+    })
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -72,12 +92,26 @@ fn command() -> impl Strategy<Value = Command> {
         2 => (node(), any::<bool>()).prop_map(|(node, draining)| {
             Command::SetDraining { node, draining, now_unix_ms: 5 }
         }),
+        4 => register(),
     ]
 }
 
-/// Everything but the epoch.
+/// Everything but the registers, which the epoch does not tell of, and the epoch itself.
 fn content(state: &ControlState) -> ControlState {
-    ControlState { epoch: Epoch(0), ..state.clone() }
+    ControlState { epoch: Epoch(0), registers: Registers::default(), ..state.clone() }
+}
+
+/// Registers change by one version at a time, and a request that has changed one never changes another.
+fn check_registers(before: &Registers, after: &Registers, outcome: &Outcome) -> Result<(), TestCaseError> {
+    if before == after {
+        return Ok(());
+    }
+    let made = matches!(outcome, Outcome::Register { version, .. } if *version == after.changes);
+    prop_assert!(made && after.changes == before.changes + 1);
+    let ids: BTreeSet<Uuid> = after.recent.values().map(|recent| recent.request).collect();
+    prop_assert_eq!(ids.len() as u64, after.changes, "a request was applied twice");
+    prop_assert!(after.values.values().all(|register| register.version <= after.changes));
+    Ok(())
 }
 
 proptest! {
@@ -96,11 +130,12 @@ proptest! {
             let changed = content(&before) != content(&one);
             prop_assert_eq!(one.epoch.0, before.epoch.0 + u64::from(changed), "{}", command);
             match &outcome {
-                Outcome::Refused(_) => prop_assert!(!changed),
+                Outcome::Refused(_) => prop_assert_eq!(&before, &one),
                 Outcome::Admitted { node, .. } if changed => prop_assert!(given.insert(*node), "{} twice", node),
                 _ => {}
             }
             check(&one)?;
+            check_registers(&before.registers, &one.registers, &outcome)?;
             // A node that starts from a snapshot here goes on alike.
             other = decode_snapshot(&encode_snapshot(&other).unwrap()).unwrap();
         }

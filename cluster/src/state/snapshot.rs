@@ -8,7 +8,7 @@ use greylag_protocol::{
 };
 
 /// Largest snapshot, bytes. The maxima of [`super`] keep the state well below it: 8 MiB of members, 16 MiB of sources
-/// with 4 MiB of roles, 1 MiB of grants, and ten bytes for each node ever removed.
+/// with 4 MiB of roles, 1 MiB of grants, 2 MiB of registers, and ten bytes for each node ever removed.
 pub const SNAPSHOT_BYTES_MAX: usize = 48 << 20;
 
 pub fn encode_snapshot(state: &ControlState) -> Result<Vec<u8>> {

@@ -16,7 +16,7 @@ use greylag_protocol::{
     wire,
 };
 use quinn::{Connection, crypto::rustls::HandshakeData};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     Endpoint, REMOVED, Standing, Switchboard, dial,
@@ -50,6 +50,9 @@ pub(crate) async fn accept_all(endpoint: Endpoint, joins: Arc<dyn Joins>, member
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let joining = Arc::new(Semaphore::new(JOINS_MAX));
     while let Some(incoming) = endpoint.accept().await {
+        if let Some(board) = members.get() {
+            board.links.heard(incoming.remote_address(), Instant::now());
+        }
         let Ok(permit) = handshakes.clone().try_acquire_owned() else {
             incoming.refuse();
             continue;

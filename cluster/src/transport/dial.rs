@@ -60,7 +60,9 @@ pub(super) async fn keep_linked(board: Arc<Switchboard>, peer: Peer) {
 /// One try at each address of a peer.
 async fn dial(board: &Arc<Switchboard>, peer: &Peer) -> Result<Connection> {
     let mut last = refusal::unreachable_peer("the peer has no address");
-    for address in board.endpoint.resolve(&peer.address).await? {
+    let addresses = board.endpoint.resolve(&peer.address).await?;
+    board.links.dialled(peer.id, &addresses);
+    for address in addresses {
         let connection = match board.endpoint.dial(address).await {
             Ok(connection) => connection,
             Err(error) => {

@@ -4,12 +4,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use greylag_protocol::{ErrorCode, MeshError, NodeId};
+use greylag_protocol::{ErrorCode, MeshError, NodeId, messages::health::PeerSight};
 use quinn::{Connection, VarInt};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::refusal;
 use crate::mesh::LinkState;
@@ -30,6 +31,16 @@ struct Table {
     peers: BTreeSet<NodeId>,
     /// Why a peer could not be reached, last.
     errors: BTreeMap<NodeId, MeshError>,
+    /// Where peers are, as they were dialled last.
+    addresses: BTreeMap<NodeId, Vec<SocketAddr>>,
+    /// When somebody has last tried to connect from a peer's address.
+    heard: BTreeMap<NodeId, Instant>,
+}
+
+impl Table {
+    fn is_connected(&self, peer: &NodeId) -> bool {
+        self.links.get(peer).is_some_and(|link| link.connection.close_reason().is_none())
+    }
 }
 
 struct Link {
@@ -58,6 +69,8 @@ impl Links {
     pub(crate) fn set_peers(&self, peers: BTreeSet<NodeId>) {
         let mut table = self.table();
         table.errors.retain(|peer, _| peers.contains(peer));
+        table.addresses.retain(|peer, _| peers.contains(peer));
+        table.heard.retain(|peer, _| peers.contains(peer));
         table.peers = peers;
         self.publish(&table);
     }
@@ -77,6 +90,7 @@ impl Links {
         }
         table.links.insert(peer, Link { connection: connection.clone(), dialled_by });
         table.errors.remove(&peer);
+        table.heard.remove(&peer);
         self.publish(&table);
         true
     }
@@ -87,6 +101,8 @@ impl Links {
         if table.links.get(&peer).is_some_and(|link| link.connection.stable_id() == connection.stable_id()) {
             table.links.remove(&peer);
             table.errors.insert(peer, why);
+            // What was heard before the loss says nothing of it.
+            table.heard.remove(&peer);
             self.publish(&table);
         }
     }
@@ -97,6 +113,34 @@ impl Links {
         if table.peers.contains(&peer) && !table.links.contains_key(&peer) {
             table.errors.insert(peer, why);
         }
+    }
+
+    /// A peer is about to be dialled at these addresses.
+    pub(crate) fn dialled(&self, peer: NodeId, addresses: &[SocketAddr]) {
+        let mut table = self.table();
+        if table.peers.contains(&peer) {
+            table.addresses.insert(peer, addresses.to_vec());
+        }
+    }
+
+    /// Somebody tries to connect from this address. It proves nothing but that what is sent there arrives here.
+    pub(crate) fn heard(&self, address: SocketAddr, now: Instant) {
+        let mut table = self.table();
+        let found = table.addresses.iter().find(|(_, addresses)| addresses.contains(&address));
+        if let Some(peer) = found.map(|(peer, _)| *peer) {
+            table.heard.insert(peer, now);
+        }
+    }
+
+    /// Every peer as this node sees it.
+    pub(crate) fn sights(&self, now: Instant) -> BTreeMap<NodeId, PeerSight> {
+        let table = self.table();
+        let sight = |peer: &NodeId| match table.heard.get(peer) {
+            _ if table.is_connected(peer) => PeerSight::Linked,
+            Some(heard) => PeerSight::Heard { ago_ms: now.duration_since(*heard).as_millis() as u64 },
+            None => PeerSight::Silent,
+        };
+        table.peers.iter().map(|peer| (*peer, sight(peer))).collect()
     }
 
     /// Why there is no link to a peer.
@@ -125,8 +169,7 @@ impl Links {
     }
 
     fn publish(&self, table: &Table) {
-        let connected = |peer: &NodeId| table.links.get(peer).is_some_and(|l| l.connection.close_reason().is_none());
-        let state = |peer: &NodeId| if connected(peer) { LinkState::Connected } else { LinkState::Lost };
+        let state = |peer: &NodeId| if table.is_connected(peer) { LinkState::Connected } else { LinkState::Lost };
         let states: BTreeMap<_, _> = table.peers.iter().map(|peer| (*peer, state(peer))).collect();
         self.inner.states.send_if_modified(|old| {
             let changed = *old != states;

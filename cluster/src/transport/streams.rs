@@ -26,7 +26,8 @@ use crate::{
 /// Streams of one tag that wait to be taken up by whoever serves it; beyond that their peers wait.
 const STREAMS_WAITING_MAX: usize = 256;
 /// Tags that others serve.
-const SERVED_ABOVE: [StreamTag; 4] = [StreamTag::Actor, StreamTag::Data, StreamTag::Control, StreamTag::Authority];
+const SERVED_ABOVE: [StreamTag; 5] =
+    [StreamTag::Actor, StreamTag::Data, StreamTag::Control, StreamTag::Authority, StreamTag::Health];
 
 /// Where streams go that the cluster does not answer itself.
 pub(super) struct Channels {

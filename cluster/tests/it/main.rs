@@ -5,10 +5,12 @@
 
 mod crash;
 mod formation;
+mod health;
 mod joining;
 mod loss;
 mod node;
 mod refusal;
+mod registers;
 mod renewal;
 mod streams;
 mod succession;

@@ -4,4 +4,5 @@ pub mod authority;
 pub mod control;
 pub mod edge;
 pub mod forward;
+pub mod health;
 pub mod join;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Grant, Member, MemberStatus, MeshFacts, Role, RoleWanted, SourceSpec};
+use super::{Grant, Member, MemberStatus, MeshFacts, RegisterOp, RegisterRequest, Role, RoleWanted, SourceSpec};
 use crate::{
     error::MeshError,
     ids::{Epoch, NodeId, NodeUuid, SourceName},
@@ -79,6 +79,12 @@ pub enum Command {
         draining: bool,
         now_unix_ms: u64,
     },
+    /// Changes a register, once for each request.
+    Register {
+        name: String,
+        op: RegisterOp,
+        request: RegisterRequest,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,9 +97,22 @@ pub struct RoleChange {
 /// What applying a command came to. A refusal changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    Done { epoch: Epoch },
-    Admitted { node: NodeId, epoch: Epoch },
-    Applied { version: u64, changed: bool },
+    Done {
+        epoch: Epoch,
+    },
+    Admitted {
+        node: NodeId,
+        epoch: Epoch,
+    },
+    Applied {
+        version: u64,
+        changed: bool,
+    },
+    /// Version that this change has made, and the value after it; `None` if there is none.
+    Register {
+        version: u64,
+        value: Option<String>,
+    },
     Refused(MeshError),
 }
 
@@ -114,6 +133,7 @@ impl fmt::Display for Command {
             Command::RevokeGrant { id } => write!(f, "revoke grant {id}"),
             Command::SetDraining { node, draining: true, .. } => write!(f, "drain {node}"),
             Command::SetDraining { node, .. } => write!(f, "undrain {node}"),
+            Command::Register { name, op, .. } => write!(f, "{op} register {name}"),
         }
     }
 }

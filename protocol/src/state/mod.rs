@@ -2,6 +2,7 @@
 //! applied is in `cluster::state`; here are only the words.
 
 mod command;
+mod register;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,16 +11,17 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Epoch, MeshId, NodeId, NodeUuid, SourceName};
 
 pub use command::{Command, Outcome, RoleChange};
+pub use register::{RecentChange, Register, RegisterExpect, RegisterOp, RegisterRequest, Registers};
 
 /// Version of the snapshot format.
-pub const STATE_VERSION: u16 = 2;
+pub const STATE_VERSION: u16 = 3;
 
 /// Everything the log keeps. Ordered maps only: every node iterates alike.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlState {
     /// `None` until the founder's first command has been applied.
     pub mesh: Option<MeshFacts>,
-    /// Raised by every command that changes anything.
+    /// Raised by every command that changes anything but a register.
     pub epoch: Epoch,
     pub members: BTreeMap<NodeId, Member>,
     /// Members that were taken out. Their ids are never used again.
@@ -33,6 +35,8 @@ pub struct ControlState {
     pub grants: BTreeMap<String, Grant>,
     /// Members that are to leave their roles to others, up or down.
     pub draining: BTreeSet<NodeId>,
+    /// Nothing is planned by them, so they leave the epoch alone.
+    pub registers: Registers,
 }
 
 /// Facts fixed at foundation.

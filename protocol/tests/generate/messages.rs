@@ -9,7 +9,7 @@ use std::{
 use arrow::datatypes::Schema;
 use greylag_protocol::{
     AttemptId, Epoch, ErrorCode, MeshError, MeshId, NodeId, NodeUuid, QueryId, SourceName, SubqueryId, TraceId,
-    messages::{authority::*, control::*, edge::*, forward::*, join::*},
+    messages::{authority::*, control::*, edge::*, forward::*, health::*, join::*},
     prefix::Prefix,
     principal::{Principal, PrincipalKind},
     schema::{Dialect, NativeColumn, SourceSchema, TableSchema, WireSchema},
@@ -68,7 +68,7 @@ macro_rules! numbers {
         })*
     };
 }
-numbers!(u16 u32 u64 u128);
+numbers!(u16 u32 u64 u128 i64);
 
 macro_rules! newtypes {
     ($($t:ident)*) => { $(impl Each for $t { fn each(dice: &mut Dice) -> Vec<Self> { vec![Self(Roll::roll(dice))] } })* };
@@ -180,20 +180,25 @@ enums! {
     ForwardReply { Committed(0), ReadIndex(0), NotLeader(0), Failed(0) }
     AuthorityBody { Renew { csr }, Keys }
     AuthorityReply { Certificate(0), Keys(0), NotKept, Refused(0) }
-    Outcome { Done { epoch }, Admitted { node, epoch }, Applied { version, changed }, Refused(0) }
+    HealthReply { Report(0), Unknown }
+    PeerSight { Linked, Heard { ago_ms }, Silent }
+    Outcome { Done { epoch }, Admitted { node, epoch }, Applied { version, changed }, Register { version, value }, Refused(0) }
+    RegisterExpect { Version(0), Value(0) }
+    RegisterOp { Write { value }, CompareAndSet { expect, value }, Add { delta }, Remove }
     Command {
         Form { facts, members, wanted, grants }, Admit { grant, member, now_unix_ms },
         Describe { node, uuid, name, address, door, labels, outbound_only },
         SetStatus { node, from, to, now_unix_ms }, SetVoter { node, voter }, Remove { node },
         ApplySource { spec, expect_version }, DropSource { name }, Want { role, wanted }, Assign { at, changes },
         PutGrant { grant }, RevokeGrant { id }, SetDraining { node, draining, now_unix_ms },
+        Register { name, op, request },
     }
     AdminCall {
         ApplySource { spec, expect_version }, DropSource { name }, CreateJoinToken { uses, ttl_secs },
         RevokeJoinToken { id }, RemoveNode { node }, IssueBearer { subject, roles, ttl_secs },
-        DrainNode { node }, UndrainNode { node },
+        DrainNode { node }, UndrainNode { node }, ReadRegister { name }, ChangeRegister { name, op, request },
     }
-    AdminReply { Applied { version, changed }, Token { token }, Done }
+    AdminReply { Applied { version, changed }, Token { token }, Register { version, value }, Done }
 }
 
 structs! {
@@ -224,10 +229,18 @@ structs! {
     JoinReply { version, proof, body }
     ForwardRequest { version, body }
     AuthorityRequest { version, node, body }
+    HealthRequest { version, of }
+    HealthReport { node, peers, stall, disk }
+    Stall { lasted_ms, ended_ago_ms }
+    DiskReport { slow, slowest_ms, full, free_bytes, refused }
     Candidate { mesh_name, expect, uuid, name, address, labels, door, outbound_only, knows }
     Enrolment { mesh, node, certificate, ca_certificate, authority, members }
     Authority { ca_key, bearer_key }
-    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining }
+    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining, registers }
+    Registers { changes, values, recent }
+    Register { value, version }
+    RecentChange { request, sum }
+    RegisterRequest { id, after }
     MeshFacts { id, name, ca_certificate, bearer_public_key, founded_unix_ms }
     Member {
         id, uuid, name, address, door, labels, outbound_only, voter, status, status_since_unix_ms, public_key,
@@ -247,7 +260,7 @@ macro_rules! for_each_message {
         use greylag_protocol::{
             MeshError,
             frame::FrameKind,
-            messages::{authority::*, control::*, edge::*, forward::*, join::*},
+            messages::{authority::*, control::*, edge::*, forward::*, health::*, join::*},
             state::{Command, ControlState, Outcome},
         };
         use $crate::generate::messages::Each;
@@ -267,6 +280,8 @@ macro_rules! for_each_message {
         ForwardRequest::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
         ForwardBody::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
         ForwardReply::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));
+        HealthRequest::each(dice).iter().for_each(|m| $check(FrameKind::Control, m));
+        HealthReply::each(dice).iter().for_each(|m| $check(FrameKind::Control, m));
         AuthorityRequest::each(dice).iter().for_each(|m| $check(FrameKind::Authority, m));
         AuthorityReply::each(dice).iter().for_each(|m| $check(FrameKind::Authority, m));
         Command::each(dice).iter().for_each(|m| $check(FrameKind::Forward, m));

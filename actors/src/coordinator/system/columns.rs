@@ -43,6 +43,8 @@ const NODES: &[Column] = &[
     ("outbound_only", Flag, false),
     ("labels", Text, false),
     ("link", Text, false),
+    ("health", Text, false),
+    ("detail", Text, true),
 ];
 const ROLES: &[Column] = &[
     ("role", Text, false),

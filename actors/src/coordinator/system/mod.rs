@@ -36,7 +36,7 @@ impl SystemTables for Tables {
     async fn rows(&self, table: &str) -> Result<RecordBatch> {
         let coordinator = &self.coordinator;
         match table {
-            "nodes" => resources::nodes(coordinator),
+            "nodes" => resources::nodes(coordinator, coordinator.ctx.mesh.health().await),
             "roles" => resources::roles(coordinator),
             "sources" => resources::sources(coordinator),
             "tables" => resources::tables(coordinator),

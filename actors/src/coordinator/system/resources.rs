@@ -7,9 +7,9 @@ use std::{
 };
 
 use arrow::array::RecordBatch;
-use greylag_cluster::LinkState;
+use greylag_cluster::{LinkState, health::Health};
 use greylag_protocol::{
-    Result,
+    NodeId, Result,
     state::{MemberStatus, Role, RoleCount},
 };
 
@@ -19,7 +19,7 @@ use crate::{
     edge::port::SECRET_OPTIONS,
 };
 
-pub fn nodes(coordinator: &Coordinator) -> Result<RecordBatch> {
+pub fn nodes(coordinator: &Coordinator, mut health: BTreeMap<NodeId, Health>) -> Result<RecordBatch> {
     let mesh = &coordinator.ctx.mesh;
     let state = mesh.state();
     let links = mesh.links();
@@ -30,7 +30,12 @@ pub fn nodes(coordinator: &Coordinator) -> Result<RecordBatch> {
         Some(LinkState::Connected) => "connected",
         Some(LinkState::Lost) | None => "lost",
     };
-    let row = |member: &greylag_protocol::state::Member| -> Vec<Cell> {
+    let mut row = |member: &greylag_protocol::state::Member| -> Vec<Cell> {
+        let (ailment, detail) = match health.remove(&member.id) {
+            Some(health) => (health.ailment.to_string(), health.detail),
+            // Admitted while the others were asked.
+            None => ("ok".to_owned(), None),
+        };
         let status = match member.status {
             MemberStatus::Up => "up",
             MemberStatus::Down => "down",
@@ -49,9 +54,11 @@ pub fn nodes(coordinator: &Coordinator) -> Result<RecordBatch> {
             member.outbound_only.into(),
             pairs(&member.labels).into(),
             link(member.id).into(),
+            ailment.into(),
+            detail.into(),
         ]
     };
-    batch("nodes", state.members.values().map(row).collect::<Vec<_>>())
+    batch("nodes", state.members.values().map(&mut row).collect::<Vec<_>>())
 }
 
 /// One row for each holder; one without a node for a role that is wanted and that nobody holds.

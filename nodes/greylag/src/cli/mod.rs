@@ -3,6 +3,7 @@
 mod apply;
 mod connect;
 mod node;
+mod register;
 mod render;
 mod sql;
 mod status;
@@ -35,6 +36,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Declare sources from a YAML file
     Apply(apply::ApplyArgs),
+    /// Read and change small values that the whole mesh agrees on
+    Register(register::RegisterArgs),
     /// Make join tokens and bearer tokens
     Token(token::TokenArgs),
     /// Form a three-node mesh on generated data and prove that its answers are right
@@ -59,6 +62,7 @@ impl Cli {
             Command::Sql(args) => runtime.block_on(sql::run(args)),
             Command::Status(args) => runtime.block_on(status::run(args)),
             Command::Apply(args) => runtime.block_on(apply::run(args)),
+            Command::Register(args) => runtime.block_on(register::run(args)),
             Command::Token(args) => runtime.block_on(token::run(args)),
             Command::Demo(args) => runtime.block_on(crate::demo::run(args)),
             Command::Bench(args) => runtime.block_on(crate::bench::run(args)),

@@ -152,11 +152,13 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     if let Some(flight) = flight {
         println!("flight sql on {flight}: `greylag sql --server {flight}`");
     }
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    let ended = tokio::select! {
+        _ = interrupt.recv() => None,
+        _ = terminate.recv() => None,
+        // Removed, or its disk has failed: it would answer nobody any more.
+        error = started.mesh.stopped() => Some(error),
+    };
     tracing::info!("stopping");
     started.stop().await;
-    Ok(ExitCode::SUCCESS)
+    ended.map_or(Ok(ExitCode::SUCCESS), |error| Err(error.into()))
 }

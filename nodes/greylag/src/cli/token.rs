@@ -59,7 +59,7 @@ pub async fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
     };
     match target.connect().await?.admin(&call).await? {
         AdminReply::Token { token } => println!("{token}"),
-        AdminReply::Done | AdminReply::Applied { .. } => println!("done"),
+        _ => println!("done"),
     }
     Ok(ExitCode::SUCCESS)
 }
