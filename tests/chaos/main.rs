@@ -4,9 +4,15 @@
 //! Exit 0: every promise was kept. 1: one was not. 2: the run could not be set up. 77: not possible on this machine.
 
 mod heal;
+#[cfg(test)]
+mod linear;
+#[cfg(test)]
+mod linear_test;
 mod nemesis;
 mod net;
 mod node;
+#[cfg(test)]
+mod registers;
 mod report;
 mod rolling;
 mod schedule;
