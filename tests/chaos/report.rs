@@ -31,6 +31,8 @@ pub struct Counts {
     pub retryable: BTreeMap<String, u64>,
     /// GL5002: the time that the client has given was not enough.
     pub deadlines: u64,
+    /// Longest time until a right answer, by kind of client, milliseconds.
+    pub slowest_ms: BTreeMap<String, u64>,
     /// By rule, of sub-queries.
     pub restarts: BTreeMap<String, u64>,
     pub wrong: u64,

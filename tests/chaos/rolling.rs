@@ -40,7 +40,8 @@ pub async fn restart_each(stage: &Stage) -> anyhow::Result<()> {
         let ended = began.elapsed() - drained;
         stage.node(index).start(&stage.network)?;
         let up = format!("SELECT 1 FROM system.nodes WHERE name = '{name}' AND status IN ('up', 'draining')");
-        stage.wait_rows(index, &up, STEP_MAX).await.with_context(|| format!("{name} is not back"))?;
+        // Who drains answers no statements: another is asked.
+        stage.wait_rows(other, &up, STEP_MAX).await.with_context(|| format!("{name} is not back"))?;
         admin(stage, other, &AdminCall::UndrainNode { node }).await?;
         for place in [index, other] {
             stage.wait_rows(place, &everybody(), STEP_MAX).await?;

@@ -183,7 +183,7 @@ impl Client {
 
     fn judge(&mut self, question: &Question, began: Instant, answer: Option<Result<Vec<RecordBatch>, MeshError>>) {
         let who = format!("{} of {:?} at node{}", question.name, self.habit, self.door + 1);
-        let took = began.elapsed().as_millis();
+        let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let rolling = self.habit != Habit::OneDoor && self.ledger.was_rolling(began);
         self.ledger.count(|counts| {
             counts.statements += 1;
@@ -192,7 +192,11 @@ impl Client {
         let error = match answer {
             Some(Ok(rows)) => {
                 match difference(&question.expected, &rows) {
-                    Ok(found) if found.is_none() => self.ledger.count(|counts| counts.right += 1),
+                    Ok(found) if found.is_none() => self.ledger.count(|counts| {
+                        counts.right += 1;
+                        let slowest = counts.slowest_ms.entry(format!("{:?}", self.habit)).or_default();
+                        *slowest = (*slowest).max(took);
+                    }),
                     found => {
                         let what = format!("{who}, {took} ms: {found:?}");
                         self.ledger.offence("wrong", &what, |counts| counts.wrong += 1);
