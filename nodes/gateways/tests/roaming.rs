@@ -72,6 +72,13 @@ impl Doors {
         RoamingClient::connect(vec![self.addresses[0].clone()], &self.token, options).await.unwrap()
     }
 
+    /// A client that knows all doors, behind one that takes connections and says nothing, as a stopped process does.
+    async fn client_past(&self, silent: &TcpListener, timeout: Duration) -> RoamingClient {
+        let options = SessionOptions { resumable: true, timeout: Some(timeout), ..SessionOptions::default() };
+        let doors = [vec![silent.local_addr().unwrap().to_string()], self.addresses.clone()].concat();
+        RoamingClient::connect(doors, &self.token, options).await.unwrap()
+    }
+
     /// As if its process were killed. Returns once nothing of it is left.
     async fn kill(&mut self, door: usize) {
         let runtime = self.runtimes[door].take().unwrap();
@@ -172,4 +179,22 @@ async fn with_no_door_left_there_is_an_error_and_a_refusal_is_not_taken_elsewher
     let lonely = lonely.await.unwrap();
     doors.kill(0).await;
     assert_eq!(fixture::failure(soon(lonely.query("one")).await).code, ErrorCode::PeerUnreachable);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_door_that_says_nothing_is_left_for_another() {
+    let doors = Doors::open(1).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = doors.client_past(&silent, Duration::from_secs(60)).await;
+    let answer = soon(client.query("numbers 2 100")).await.unwrap();
+    assert_eq!(integers(&rest(answer).await.unwrap()), (0..200).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_deadline_holds_whatever_doors_do() {
+    let doors = Doors::open(0).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = doors.client_past(&silent, Duration::from_millis(200)).await;
+    let error = soon(client.query("numbers 2 100")).await.err().unwrap();
+    assert_eq!(error.code, ErrorCode::Deadline, "{error}");
 }

@@ -30,6 +30,10 @@ use super::{
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A door that answers nothing, not even a ping, for so long while a statement runs there is lost: its process is stopped,
+/// or the way to it is cut without a word.
+const DOOR_PING: Duration = Duration::from_secs(1);
+const DOOR_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// Bytes that the door may send ahead of what has been read, for one statement and for all of a client's.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
@@ -56,6 +60,8 @@ impl Client {
             .map_err(|_| MeshError::new(ErrorCode::InvalidConfig, format!("`{endpoint}` is not `http://host:port`")))?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
+            .http2_keep_alive_interval(DOOR_PING)
+            .keep_alive_timeout(DOOR_SILENCE_MAX)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let channel = endpoint.connect().await.map_err(|error| {

@@ -8,6 +8,7 @@
 //! out is always what the next door is told.
 
 use std::{
+    future::Future,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -31,6 +32,8 @@ use super::{
 
 /// How long a client looks for a door that goes on, after the last row that it got.
 pub const ROAMING_MAX: Duration = Duration::from_secs(30);
+/// A door that lives says itself that a statement's time is up. So long after that the client says it.
+const LATE_MAX: Duration = Duration::from_secs(1);
 /// Pause after all doors have been tried, doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(800);
@@ -70,6 +73,11 @@ impl RoamingClient {
 
     /// Runs a statement; its rows come as they are ready and as they are taken.
     pub async fn query(&self, sql: &str) -> Result<Answer> {
+        let deadline = Deadline::of(&self.shared);
+        deadline.bound(&self.shared, self.start(sql, deadline)).await
+    }
+
+    async fn start(&self, sql: &str, deadline: Deadline) -> Result<Answer> {
         let mut search = Search::new();
         let info = loop {
             let asked = match self.shared.client().await {
@@ -87,9 +95,10 @@ impl RoamingClient {
         let (ticket, schema) = (ticket_of(&info)?, schema_of(&info)?);
         let mut reading = Reading::new(self.shared.clone(), ticket, schema.clone());
         let query = reading.open(search).await?;
-        let batches = stream::unfold(Some(reading), |reading| async {
+        let batches = stream::unfold(Some(reading), move |reading| async move {
             let mut reading = reading?;
-            match reading.next().await {
+            let shared = reading.shared.clone();
+            match deadline.bound(&shared, reading.next()).await {
                 Ok(Some(batch)) => Some((Ok(batch), Some(reading))),
                 Ok(None) => None,
                 Err(error) => Some((Err(error), None)),
@@ -146,6 +155,28 @@ impl Shared {
                 && !doors.iter().any(|known| known == door)
             {
                 doors.push(door.to_owned());
+            }
+        }
+    }
+}
+
+/// When a client stops waiting for a statement, whatever the doors do.
+#[derive(Clone, Copy)]
+struct Deadline(Option<Instant>);
+
+impl Deadline {
+    fn of(shared: &Shared) -> Self {
+        Self(shared.options.timeout.and_then(|timeout| Instant::now().checked_add(timeout.saturating_add(LATE_MAX))))
+    }
+
+    /// GL5002 if the work is not done by then; the door that was in use is given up for the next statement.
+    async fn bound<T>(self, shared: &Shared, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(at) = self.0 else { return work.await };
+        match tokio::time::timeout_at(at.into(), work).await {
+            Ok(done) => done,
+            Err(_) => {
+                shared.leave();
+                Err(MeshError::new(ErrorCode::Deadline, "no door has answered in time"))
             }
         }
     }
