@@ -18,4 +18,4 @@ pub mod statement;
 pub mod wire;
 
 pub use error::{ErrorClass, ErrorCode, MeshError, Result};
-pub use ids::{AttemptId, Epoch, MeshId, NodeId, NodeUuid, QueryId, SourceName, SubqueryId, TraceId};
+pub use ids::{AttemptId, Epoch, JobId, MeshId, NodeId, NodeUuid, QueryId, SourceName, SubqueryId, TraceId};

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Result,
-    ids::{NodeId, QueryId, SourceName},
+    error::MeshError,
+    ids::{JobId, NodeId, QueryId, SourceName},
     prefix::Prefix,
     principal::Principal,
     state::{RegisterOp, RegisterRequest, SourceSpec},
@@ -77,6 +78,23 @@ pub struct RunningStatement {
     pub query: QueryId,
     pub schema: SchemaRef,
     pub batches: BatchStream,
+}
+
+/// What has become of a statement in the background.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Where it runs, or ran.
+    pub node: NodeId,
+    /// Rows that can be fetched.
+    pub rows: u64,
+    pub state: JobState,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobState {
+    Running,
+    Done,
+    Failed(MeshError),
 }
 
 /// A change or question that is not SQL: resources, tokens, membership.
@@ -154,6 +172,21 @@ pub trait StatementService: Send + Sync + 'static {
     async fn describe(&self, session: &Session, sql: &str) -> Result<StatementInfo>;
     /// Runs a statement. `parameters` has one row, one column for each placeholder.
     async fn execute(&self, session: &Session, sql: &str, parameters: Option<RecordBatch>) -> Result<RunningStatement>;
+    /// Runs a statement in the background under this id, as a resumable one, and keeps its rows for a while. One that is
+    /// known here or at another coordinator is not begun again.
+    async fn submit(
+        &self,
+        session: &Session,
+        job: JobId,
+        sql: &str,
+        parameters: Option<RecordBatch>,
+    ) -> Result<Progress>;
+    /// What has become of it, wherever it runs; waits up to `wait` for its end. `None` if no coordinator knows it.
+    async fn progress(&self, session: &Session, job: JobId, wait: Duration) -> Result<Option<Progress>>;
+    /// Its rows, as far as there are any and then as they come, after `options.resume`. `None` if it does not run here.
+    async fn results(&self, session: &Session, job: JobId) -> Result<Option<RunningStatement>>;
+    /// Stops it and forgets its rows, wherever it runs. False if no coordinator knows it.
+    async fn cancel_job(&self, session: &Session, job: JobId) -> Result<bool>;
     /// Stops a query that this principal (or an admin) started. False if no such query runs here.
     async fn cancel(&self, session: &Session, query: QueryId) -> Result<bool>;
     /// Admin principals only.

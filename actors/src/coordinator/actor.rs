@@ -78,6 +78,13 @@ impl State {
                 Ok(cancelled) => ControlReply::Cancelled(cancelled),
                 Err(error) => ControlReply::Error(error),
             },
+            ControlRequest::JobProgress { job, principal } => {
+                let node = self.coordinator.ctx.node;
+                ControlReply::Progress(self.coordinator.jobs.get(job, &principal).map(|job| job.progress(node)))
+            }
+            ControlRequest::CancelJob { job, principal } => {
+                ControlReply::Cancelled(self.coordinator.jobs.forget(job, &principal))
+            }
             ControlRequest::ObserveQueries => {
                 let (rows, truncated) = observation::fitting(self.coordinator.ledger.queries());
                 ControlReply::Queries { rows, truncated }

@@ -13,6 +13,8 @@ mod catalog;
 mod circuits;
 mod edges;
 pub mod gate;
+mod job;
+mod jobs;
 mod ledger;
 pub mod port;
 pub mod query;
@@ -38,6 +40,7 @@ pub(crate) use self::edges::get_schema;
 use self::{
     catalog::CatalogHandle,
     circuits::Circuits,
+    jobs::Jobs,
     ledger::Ledger,
     query::{QueryMessage, core::Event},
 };
@@ -66,6 +69,7 @@ pub struct Coordinator {
     statements: Turnstile,
     ledger: Ledger,
     circuits: Arc<Circuits>,
+    jobs: Jobs,
     catalog: CatalogHandle,
     running: Mutex<BTreeMap<QueryId, Running>>,
 }
@@ -82,8 +86,8 @@ impl Coordinator {
             ctx.bounds.open("limits.running_statements_max", "", limits.running_statements_max.max(1).into()),
             ctx.bounds.open("limits.queue_statements_max", "", limits.queue_statements_max.into()),
         );
-        let (ledger, circuits) = (Ledger::default(), Arc::default());
-        Self { statements, cell, ledger, circuits, catalog, running: Mutex::default(), ctx }
+        let (ledger, circuits, jobs) = (Ledger::default(), Arc::default(), Jobs::new(&ctx));
+        Self { statements, cell, ledger, circuits, jobs, catalog, running: Mutex::default(), ctx }
     }
 
     /// Statements that run, and that wait to.

@@ -6,13 +6,19 @@ use std::{sync::Arc, time::Duration};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use greylag_protocol::{
-    ErrorCode, MeshError, NodeId, QueryId, Result,
+    ErrorCode, JobId, MeshError, NodeId, QueryId, Result,
     messages::control::{ControlReply, ControlRequest},
+    prefix::Prefix,
     state::Role,
-    statement::{AdminCall, AdminReply, RunningStatement, Session, StatementInfo, StatementService},
+    statement::{
+        AdminCall, AdminReply, Progress, RunningStatement, Session, SessionOptions, StatementInfo, StatementService,
+    },
 };
 use ractor::{Actor, ActorRef};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 use uuid::Uuid;
 
 use super::{
@@ -104,6 +110,18 @@ impl Statements {
         Ok((query, announced))
     }
 
+    /// Answers of the other coordinators, in any order.
+    async fn ask_others(&self, request: ControlRequest) -> Result<Vec<Result<ControlReply>>> {
+        let peers = self.ctx.peers()?;
+        let within = Duration::from_millis(self.ctx.timing.call_timeout_ms);
+        let others = peers.members(&Role::Coordinator).into_iter().filter(|node| *node != self.ctx.node);
+        let asked = others.map(|node| {
+            let (peers, request) = (peers.clone(), request.clone());
+            async move { peers.call(node, &Role::Coordinator, request, within).await }
+        });
+        Ok(futures::future::join_all(asked).await)
+    }
+
     /// Ids that sort by time.
     fn query_id(&self) -> QueryId {
         let (random, mut tail) = (Uuid::new_v4(), [0; 10]);
@@ -129,18 +147,8 @@ impl StatementService for Statements {
             return Ok(true);
         }
         // It may run at another coordinator: a client may have come back through another node.
-        let peers = self.ctx.peers()?;
-        let within = Duration::from_millis(self.ctx.timing.call_timeout_ms);
-        let others = peers.members(&Role::Coordinator).into_iter().filter(|node| *node != self.ctx.node);
-        let asked = others.map(|node| {
-            let (peers, principal) = (peers.clone(), session.principal.clone());
-            async move {
-                let request = ControlRequest::Cancel { query, principal };
-                peers.call(node, &Role::Coordinator, request, within).await
-            }
-        });
         let mut denied = None;
-        for answer in futures::future::join_all(asked).await {
+        for answer in self.ask_others(ControlRequest::Cancel { query, principal: session.principal.clone() }).await? {
             match answer {
                 Ok(ControlReply::Cancelled(true)) => return Ok(true),
                 Err(error) if error.code == ErrorCode::Denied => denied = Some(error),
@@ -148,6 +156,53 @@ impl StatementService for Statements {
             }
         }
         denied.map_or(Ok(false), Err)
+    }
+
+    async fn submit(
+        &self,
+        session: &Session,
+        job: JobId,
+        sql: &str,
+        parameters: Option<RecordBatch>,
+    ) -> Result<Progress> {
+        if let Some(known) = self.progress(session, job, Duration::ZERO).await? {
+            return Ok(known);
+        }
+        self.check_stays()?;
+        let (coordinator, statements) = (self.coordinator().await?, Self::new(self.ctx.clone()));
+        let (mut session, sql) = (session.clone(), sql.to_owned());
+        let principal = session.principal.clone();
+        session.options = SessionOptions { resumable: true, resume: Prefix::default(), ..session.options };
+        let starting = async move { statements.execute(&session, &sql, parameters).await };
+        Ok(coordinator.jobs.begin(&self.ctx, job, &principal, starting)?.progress(self.ctx.node))
+    }
+
+    async fn progress(&self, session: &Session, job: JobId, wait: Duration) -> Result<Option<Progress>> {
+        if let Some(found) = self.coordinator().await?.jobs.get(job, &session.principal) {
+            // Whether it has ended or the time is up, this is how far it is.
+            let _ = timeout(wait, found.ended()).await;
+            return Ok(Some(found.progress(self.ctx.node)));
+        }
+        let request = ControlRequest::JobProgress { job, principal: session.principal.clone() };
+        let answers = self.ask_others(request).await?;
+        Ok(answers.into_iter().find_map(|answer| match answer {
+            Ok(ControlReply::Progress(progress)) => progress,
+            _ => None,
+        }))
+    }
+
+    async fn results(&self, session: &Session, job: JobId) -> Result<Option<RunningStatement>> {
+        match self.coordinator().await?.jobs.get(job, &session.principal) {
+            Some(found) => found.results(session.options.resume).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn cancel_job(&self, session: &Session, job: JobId) -> Result<bool> {
+        let here = self.coordinator().await?.jobs.forget(job, &session.principal);
+        let request = ControlRequest::CancelJob { job, principal: session.principal.clone() };
+        let there = self.ask_others(request).await?;
+        Ok(here || there.into_iter().any(|answer| matches!(answer, Ok(ControlReply::Cancelled(true)))))
     }
 
     async fn admin(&self, session: &Session, call: AdminCall) -> Result<AdminReply> {

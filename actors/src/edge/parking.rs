@@ -31,12 +31,12 @@ struct Key {
     coordinator: NodeId,
     subquery: SubqueryId,
     partition: u32,
-    attempt: u32,
 }
 
 /// What has to be the same for another attempt to be given the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Facts {
+    attempt: u32,
     sql: String,
     principal: String,
     batch_rows: u32,
@@ -45,6 +45,7 @@ struct Facts {
 enum Spot {
     /// On its way, over a stream that gives it up when told to.
     Serving {
+        attempt: u32,
         give_up: CancellationToken,
     },
     Parked {
@@ -72,20 +73,20 @@ impl Parking {
 
     /// An answer is on its way. What is returned says when another stream wants it.
     pub fn serving(self: &Arc<Self>, coordinator: NodeId, subquery: &Subquery) -> Serving {
-        let key = key(coordinator, subquery, subquery.attempt.attempt);
-        let give_up = CancellationToken::new();
-        self.lock().insert(key.clone(), Spot::Serving { give_up: give_up.clone() });
-        let facts = facts(subquery);
+        let (key, facts, give_up) = (key(coordinator, subquery), facts(subquery), CancellationToken::new());
+        let spot = Spot::Serving { attempt: facts.attempt, give_up: give_up.clone() };
+        let before = self.lock().insert(key.clone(), spot);
+        drop(before);
         Serving { parking: self.clone(), key, facts, give_up, parked: false }
     }
 
-    /// The answer to the attempt that this one follows, at the batch from which it is wanted.
+    /// The answer to the attempt that this one follows, or to a later one, at the batch from which it is wanted.
     pub async fn take(&self, coordinator: NodeId, subquery: &Subquery) -> Option<Tail> {
-        let key = key(coordinator, subquery, subquery.reattach?);
+        let (key, since) = (key(coordinator, subquery), subquery.reattach?);
         let waiting = async {
             loop {
                 let changed = self.changed.notified();
-                match self.try_take(&key, &facts(subquery)) {
+                match self.try_take(&key, since, &facts(subquery)) {
                     Ok(found) => return found,
                     Err(give_up) => give_up.cancel(),
                 }
@@ -97,26 +98,34 @@ impl Parking {
     }
 
     /// The token of a stream that still serves it, if there is one.
-    fn try_take(&self, key: &Key, wanted: &Facts) -> Result<Option<Tail>, CancellationToken> {
+    fn try_take(&self, key: &Key, since: u32, wanted: &Facts) -> Result<Option<Tail>, CancellationToken> {
         let mut spots = self.lock();
         match spots.remove(key) {
-            Some(Spot::Serving { give_up }) => {
-                spots.insert(key.clone(), Spot::Serving { give_up: give_up.clone() });
+            Some(Spot::Serving { attempt, give_up }) => {
+                spots.insert(key.clone(), Spot::Serving { attempt, give_up: give_up.clone() });
                 Err(give_up)
             }
-            Some(Spot::Parked { tail, facts, .. }) => Ok((facts == *wanted).then_some(tail)),
+            Some(Spot::Parked { tail, facts, .. }) => {
+                let same = Facts { attempt: facts.attempt, ..wanted.clone() } == facts;
+                Ok((same && facts.attempt >= since && facts.attempt < wanted.attempt).then_some(tail))
+            }
             None => Ok(None),
         }
     }
 }
 
-fn key(coordinator: NodeId, subquery: &Subquery, attempt: u32) -> Key {
+fn key(coordinator: NodeId, subquery: &Subquery) -> Key {
     let id = subquery.attempt;
-    Key { coordinator, subquery: id.subquery, partition: id.partition, attempt }
+    Key { coordinator, subquery: id.subquery, partition: id.partition }
 }
 
 fn facts(subquery: &Subquery) -> Facts {
-    Facts { sql: subquery.sql.clone(), principal: subquery.principal.clone(), batch_rows: subquery.batch_rows }
+    Facts {
+        attempt: subquery.attempt.attempt,
+        sql: subquery.sql.clone(),
+        principal: subquery.principal.clone(),
+        batch_rows: subquery.batch_rows,
+    }
 }
 
 /// One answer while a stream serves it. Dropped without [`Serving::park`], the answer is over.
@@ -139,9 +148,13 @@ impl Serving {
         self.parked = true;
         let (parking, key) = (Arc::downgrade(&self.parking), self.key.clone());
         let timer = TaskGuard::control(expire(parking, key.clone(), mesh.watch()));
+        let mut spots = self.parking.lock();
+        // A later attempt is served already: this answer is nobody's.
+        let late = matches!(spots.get(&key), Some(Spot::Serving { attempt, .. }) if *attempt > self.facts.attempt);
         let spot = Spot::Parked { tail, facts: self.facts.clone(), _timer: timer };
-        let before = self.parking.lock().insert(key, spot);
-        drop(before);
+        let over = if late { Some(spot) } else { spots.insert(key, spot) };
+        drop(spots);
+        drop(over);
         self.parking.changed.notify_waiters();
     }
 }
@@ -149,7 +162,11 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         if !self.parked {
-            let over = self.parking.lock().remove(&self.key);
+            let mut spots = self.parking.lock();
+            let own =
+                matches!(spots.get(&self.key), Some(Spot::Serving { attempt, .. }) if *attempt == self.facts.attempt);
+            let over = own.then(|| spots.remove(&self.key));
+            drop(spots);
             drop(over);
             self.parking.changed.notify_waiters();
         }

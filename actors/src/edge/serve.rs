@@ -142,8 +142,9 @@ async fn query(
 ) -> Result<(), Failure> {
     let subquery: Subquery = wire::decode(&signed.payload, REQUEST_BYTES_MAX)?;
     vouch(ctx, &signed, &subquery).await?;
+    let kept = ctx.parking.take(peer, &subquery).await;
     let serving = ctx.parking.serving(peer, &subquery);
-    let (tail, reattached) = match ctx.parking.take(peer, &subquery).await {
+    let (tail, reattached) = match kept {
         Some(tail) => (tail, true),
         None => (begin(ctx, &subquery, deadline).await?, false),
     };

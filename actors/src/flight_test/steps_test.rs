@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use arrow::array::AsArray;
 use greylag_protocol::{
-    ErrorCode, NodeId, QueryId, SourceName,
+    ErrorCode, JobId, NodeId, QueryId, SourceName,
     messages::control::TableName,
     state::{Command, RegisterOp, RegisterRequest, Role, RoleCount, RoleWanted, SourceSpec},
-    statement::AdminCall,
+    statement::{AdminCall, JobState},
 };
 
-use super::*;
+use super::{source::Act, *};
 use crate::planner::port::{Catalog, EdgeDirectory, Permit, PlanRequest, Planner, SystemTables};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -329,5 +329,44 @@ async fn system_tables_tell_of_every_node() {
     gone.ctx().mesh.shutdown().await;
     let (rows, took) = timed(world.rows(&anybody(), "system actors")).await;
     assert!(rows.is_ok() && took < Duration::from_secs(3), "{took:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_runs_by_itself_is_read_from_anywhere_and_stops_when_told() {
+    const ROWS: u64 = 20_000;
+    let world = World::with_edges(1, ROWS, Limits::default()).await;
+    let (here, there) = (world.statements(), world.node(1).statements());
+    let id = |n: u128| JobId(uuid::Uuid::from_u128(n));
+    here.submit(&anybody(), id(1), "stream a", None).await.unwrap();
+    let done = here.progress(&anybody(), id(1), PATIENCE).await.unwrap().unwrap();
+    assert_eq!((done.node, done.rows, done.state), (world.id(0), ROWS, JobState::Done));
+    // Nobody else sees it; its own principal does, at every coordinator; and it is not begun twice.
+    assert_eq!(here.progress(&session("bob", &[], options()), id(1), Duration::ZERO).await.unwrap(), None);
+    assert_eq!(there.progress(&anybody(), id(1), Duration::ZERO).await.unwrap().unwrap().node, world.id(0));
+    assert_eq!(there.submit(&anybody(), id(1), "stream a", None).await.unwrap().node, world.id(0));
+    assert!(there.results(&anybody(), id(1)).await.unwrap().is_none());
+    assert_eq!(world.source.asked().len(), 1);
+    for _ in 0..2 {
+        let running = here.results(&anybody(), id(1)).await.unwrap().unwrap();
+        assert_eq!(multiset(&read(running).await.unwrap()), whole(ROWS, 1));
+    }
+
+    world.source.tell(1, Act::HangAfter(1_000));
+    there.submit(&anybody(), id(2), "stream a", None).await.unwrap();
+    tokio::time::timeout(PATIENCE, world.source.hanging.notified()).await.expect("no edge was asked");
+    let running = there.results(&anybody(), id(2)).await.unwrap().unwrap();
+    assert!(!here.cancel_job(&session("bob", &[], options()), id(2)).await.unwrap());
+    assert!(here.cancel_job(&anybody(), id(2)).await.unwrap(), "from another coordinator");
+    assert_eq!(read(running).await.unwrap_err().code, ErrorCode::Cancelled);
+    until("the source has stopped", || world.source.live() == 0).await;
+    assert!(!here.cancel_job(&anybody(), id(2)).await.unwrap());
+    assert!(here.cancel_job(&anybody(), id(1)).await.unwrap());
+    until("its rows are gone", || world.node(0).ctx().spill.used() == 0).await;
+
+    here.submit(&anybody(), id(3), "panic in planning", None).await.unwrap();
+    let failed = here.progress(&anybody(), id(3), PATIENCE).await.unwrap().unwrap();
+    assert!(matches!(failed.state, JobState::Failed(_)), "{failed:?}");
+    drop((here, there));
     world.stop().await;
 }

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::MeshError,
-    ids::{Epoch, NodeId, QueryId},
+    ids::{Epoch, JobId, NodeId, QueryId},
     principal::Principal,
     state::Role,
+    statement::Progress,
 };
 
 /// Largest encoded control message, bytes.
@@ -38,6 +39,10 @@ pub enum ControlRequest {
     Probe,
     /// To a coordinator: stop a query.
     Cancel { query: QueryId, principal: Principal },
+    /// To a coordinator: what has become of a statement in the background?
+    JobProgress { job: JobId, principal: Principal },
+    /// To a coordinator: stop it, and forget its rows.
+    CancelJob { job: JobId, principal: Principal },
     /// To a coordinator: what runs, and what ran lately.
     ObserveQueries,
     /// To a coordinator: its sub-queries.
@@ -55,6 +60,7 @@ pub enum ControlReply {
     Decision(Decision),
     Alive,
     Cancelled(bool),
+    Progress(Option<Progress>),
     Queries { rows: Vec<QueryRow>, truncated: bool },
     Subqueries { rows: Vec<SubqueryRow>, truncated: bool },
     Actors { rows: Vec<ActorRow>, truncated: bool },

@@ -63,8 +63,9 @@ pub struct Subquery {
     /// What an earlier attempt's rows have been used of. The edge digests as many batches instead of sending them, goes
     /// on after them if they are the same, and ends with GL3012 if they are not.
     pub resume: Prefix,
-    /// Attempt whose stream died with its connection. If the edge still has its answer, it goes on with that after the
-    /// first `resume.batches` batches, and asks nothing of the source again.
+    /// Attempt whose stream died with its connection, the first of those on end that did so at this edge. If the edge has
+    /// its answer still, or that of a later one, it goes on with that after the first `resume.batches` batches, and asks
+    /// nothing of the source again.
     pub reattach: Option<u32>,
 }
 

@@ -8,13 +8,13 @@ use std::{
 
 use arrow::datatypes::Schema;
 use greylag_protocol::{
-    AttemptId, Epoch, ErrorCode, MeshError, MeshId, NodeId, NodeUuid, QueryId, SourceName, SubqueryId, TraceId,
+    AttemptId, Epoch, ErrorCode, JobId, MeshError, MeshId, NodeId, NodeUuid, QueryId, SourceName, SubqueryId, TraceId,
     messages::{authority::*, control::*, edge::*, forward::*, health::*, join::*},
     prefix::Prefix,
     principal::{Principal, PrincipalKind},
     schema::{Dialect, NativeColumn, SourceSchema, TableSchema, WireSchema},
     state::*,
-    statement::{AdminCall, AdminReply, Delivery, SessionOptions},
+    statement::{AdminCall, AdminReply, Delivery, JobState, Progress, SessionOptions},
 };
 use uuid::Uuid;
 
@@ -73,7 +73,7 @@ numbers!(u16 u32 u64 u128 i64);
 macro_rules! newtypes {
     ($($t:ident)*) => { $(impl Each for $t { fn each(dice: &mut Dice) -> Vec<Self> { vec![Self(Roll::roll(dice))] } })* };
 }
-newtypes!(NodeId NodeUuid MeshId QueryId Epoch TraceId);
+newtypes!(NodeId NodeUuid MeshId QueryId JobId Epoch TraceId);
 
 impl Each for u8 {
     fn each(dice: &mut Dice) -> Vec<Self> {
@@ -165,13 +165,15 @@ enums! {
     Role { Coordinator, Planner, Policy, Edge(0) }
     RoleCount { All, AtMost(0) }
     ControlRequest {
-        Decide(0), Probe, Cancel { query, principal }, ObserveQueries, ObserveSubqueries, ObserveActors,
+        Decide(0), Probe, Cancel { query, principal }, JobProgress { job, principal }, CancelJob { job, principal },
+        ObserveQueries, ObserveSubqueries, ObserveActors,
         ObserveBounds, ObserveCircuits,
     }
     ControlReply {
-        Decision(0), Alive, Cancelled(0), Queries { rows, truncated }, Subqueries { rows, truncated },
+        Decision(0), Alive, Cancelled(0), Progress(0), Queries { rows, truncated }, Subqueries { rows, truncated },
         Actors { rows, truncated }, Bounds { rows, truncated }, Circuits { rows, truncated }, Error(0),
     }
+    JobState { Running, Done, Failed(0) }
     EdgeRequest { Query(0), GetSchema { source }, Ping { source } }
     EdgeReply { Schema(0), Pong { source_ms } }
     JoinBody { Hello(0), Enrol { candidate, csr } }
@@ -215,6 +217,7 @@ structs! {
     }
     SubqueryRow { query, ordinal, attempt, source, edge, rule, state, sql, rows, bytes, elapsed_us, error }
     ActorRow { node, name, supervisor, state, restarts, last_failure }
+    Progress { node, rows, state }
     BoundRow { node, name, of, max, used, peak, refused }
     CircuitRow { coordinator, source, edge, state, failures, failing_ms, next_try_ms, error }
     EdgeCall { version, trace, deadline_ms, request }

@@ -173,8 +173,10 @@ pub struct SubqueryCore {
     begun: u32,
     /// Pauses on end in which no edge could be reached.
     edgeless: u32,
-    /// Edge and attempt whose connection alone has died, with rows under way.
+    /// Edge whose connection alone has died, with rows under way, and the first attempt of those on end that ended so.
     cut_off: Option<(NodeId, u32)>,
+    /// The current attempt was to go on with an earlier one's answer.
+    reattached: bool,
     /// Last attempt made at each edge.
     tried: BTreeMap<NodeId, u32>,
     phase: Phase,
@@ -184,7 +186,7 @@ impl SubqueryCore {
     pub fn new(setting: Setting) -> Self {
         let attempt = setting.run.saturating_sub(1).saturating_mul(setting.attempts_max.saturating_add(1));
         let tried = setting.shunned.iter().map(|node| (*node, 0)).collect();
-        Self { setting, attempt, begun: 0, edgeless: 0, cut_off: None, tried, phase: Phase::New }
+        Self { setting, attempt, begun: 0, edgeless: 0, cut_off: None, reattached: false, tried, phase: Phase::New }
     }
 
     /// Number of the current attempt.
@@ -264,7 +266,8 @@ impl SubqueryCore {
         };
         self.tried.insert(edge, self.attempt);
         self.phase = Phase::Running { edge };
-        let reattach = self.cut_off.filter(|_| again.is_some()).map(|(_, cut_off)| (cut_off, rule));
+        let reattach = self.cut_off.filter(|_| again.is_some()).map(|(_, since)| (since, rule));
+        self.reattached = reattach.is_some();
         let rule = if reattach.is_some() { Rule::R4 } else { rule };
         vec![Effect::StartAttempt { attempt: self.attempt, edge, rule, resume, reattach }]
     }
@@ -285,9 +288,8 @@ impl SubqueryCore {
 
     fn failed(&mut self, error: MeshError, edge: Option<NodeId>) -> Vec<Effect> {
         let dead = self.attempt;
-        // Not twice in a row: an edge that is cut off again and again is not the one to ask.
-        let first = self.cut_off.is_none();
-        self.cut_off = edge.filter(|_| first && error.code == ErrorCode::PeerUnreachable).map(|edge| (edge, dead));
+        let since = self.cut_off.filter(|_| self.reattached).map_or(dead, |(_, since)| since);
+        self.cut_off = edge.filter(|_| error.code == ErrorCode::PeerUnreachable).map(|edge| (edge, since));
         self.attempt += 1;
         self.phase = Phase::Fencing { error: error.of_source(self.setting.source.clone()), edge };
         vec![Effect::Fence { attempt: self.attempt }, Effect::CancelAttempt { attempt: dead }]
@@ -327,14 +329,14 @@ impl SubqueryCore {
             (true, 0) => Rule::R0,
             (true, _) => Rule::R1,
         };
-        if rule == Rule::R0 {
+        if rule == Rule::R0 && !self.reattached {
             self.cut_off = None;
         }
         let again = edges.iter().any(|c| c.linked && self.cut_off.is_some_and(|(node, _)| node == c.node));
         let elsewhere = edges.iter().any(|c| c.linked && !self.tried.contains_key(&c.node));
         let wait = if !linked {
             Pause { ms: NO_EDGE_MS, or_edge: true }
-        } else if again || elsewhere && error.class() == ErrorClass::Transient {
+        } else if again && !self.reattached || elsewhere && error.class() == ErrorClass::Transient {
             Pause { ms: 0, or_edge: false }
         } else {
             Pause { ms: backoff_ms(self.begun, dice), or_edge: false }

@@ -8,7 +8,7 @@ use arrow_flight::{
 };
 use futures::{StreamExt, stream::BoxStream};
 use greylag_protocol::{
-    ErrorCode, MeshError, QueryId, Result,
+    ErrorCode, JobId, MeshError, QueryId, Result,
     statement::{AdminCall, Session},
 };
 use prost::Message;
@@ -84,7 +84,11 @@ pub(super) async fn cancel(door: &Door, session: &Session, info: &FlightInfo) ->
         let Some(statement) = statement.flatten() else { continue };
         let sealed = &statement.statement_handle;
         let sealer = door.sealer.as_ref();
-        let ticket = Ticket::open_of_any_age(sealer, sealed, Purpose::Statement, &session.principal)?;
+        let purposes = [Purpose::Statement, Purpose::Job];
+        let ticket = Ticket::open_of_any_age(sealer, sealed, &purposes, &session.principal)?;
+        if ticket.purpose == Purpose::Job && door.service.cancel_job(session, JobId(ticket.nonce)).await? {
+            status = CancelStatus::Cancelled;
+        }
         for query in door.running.of(ticket.nonce) {
             if door.service.cancel(session, query).await? {
                 status = CancelStatus::Cancelled;

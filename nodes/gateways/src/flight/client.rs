@@ -1,11 +1,15 @@
 //! A thin client of the door, for the command line, the demo and tests. It speaks plain Flight SQL and the door's own
 //! actions, and gives errors back as the mesh made them.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::{
-    Action, FlightDescriptor, FlightInfo, SchemaResult, Ticket,
+    Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightDescriptor, FlightInfo, PollInfo,
+    SchemaResult, Ticket,
     decode::{FlightDataDecoder, FlightRecordBatchStream},
     error::FlightError,
     flight_service_client::FlightServiceClient,
@@ -43,6 +47,24 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 pub struct Client {
     service: FlightServiceClient<Channel>,
     headers: MetadataMap,
+    cookies: Cookies,
+}
+
+/// The session that doors have given, to be brought back with each call. Clones are the same jar.
+#[derive(Clone, Default)]
+pub struct Cookies(Arc<Mutex<Option<AsciiMetadataValue>>>);
+
+impl Cookies {
+    fn keep(&self, headers: &MetadataMap) {
+        let pair = |line: &AsciiMetadataValue| line.to_str().ok()?.split(';').next()?.parse().ok();
+        if let Some(cookie) = headers.get_all("set-cookie").iter().filter_map(pair).next_back() {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(cookie);
+        }
+    }
+
+    fn held(&self) -> Option<AsciiMetadataValue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// A statement that is running. Dropping `batches` cancels it.
@@ -56,6 +78,11 @@ pub struct Answer {
 impl Client {
     /// `endpoint` is `http://host:port`. GL4013 if nothing answers there; the token is checked at the first call.
     pub async fn connect(endpoint: &str, token: &str) -> Result<Self> {
+        Self::with_cookies(endpoint, token, Cookies::default()).await
+    }
+
+    /// As [`Client::connect`], with the session of another door of the mesh.
+    pub async fn with_cookies(endpoint: &str, token: &str, cookies: Cookies) -> Result<Self> {
         let endpoint = Endpoint::from_shared(endpoint.to_owned())
             .map_err(|_| MeshError::new(ErrorCode::InvalidConfig, format!("`{endpoint}` is not `http://host:port`")))?
             .connect_timeout(CONNECT_TIMEOUT)
@@ -70,7 +97,7 @@ impl Client {
         let service = FlightServiceClient::new(channel)
             .max_encoding_message_size(REQUEST_BYTES_MAX)
             .max_decoding_message_size(MESSAGE_BYTES_MAX + (64 << 10));
-        let mut client = Self { service, headers: MetadataMap::new() };
+        let mut client = Self { service, headers: MetadataMap::new(), cookies };
         client.set_header("authorization", &format!("Bearer {token}"))?;
         Ok(client)
     }
@@ -84,34 +111,65 @@ impl Client {
         Ok(())
     }
 
-    /// Sends these options with every call from now on.
+    /// Sends these options with every call from now on, whatever the session says; those that are as usual are left to
+    /// the session.
     pub fn set_options(&mut self, options: &SessionOptions) -> Result<()> {
-        let delivery = match options.delivery {
-            Delivery::Streamed => "streamed",
-            Delivery::Spooled => "spooled",
-        };
-        self.set_header("greylag-delivery", delivery)?;
-        self.set_header("greylag-batch-rows", &options.batch_rows.to_string())?;
-        self.set_header("greylag-resumable", &options.resumable.to_string())?;
-        match options.timeout {
-            Some(timeout) => self.set_header("greylag-timeout-ms", &timeout.as_millis().to_string()),
-            None => {
-                self.headers.remove("greylag-timeout-ms");
-                Ok(())
+        let usual = SessionOptions::default();
+        let timeout = options.timeout.map(|timeout| timeout.as_millis().to_string());
+        let delivery = (options.delivery == Delivery::Spooled).then(|| "spooled".to_owned());
+        let batch_rows = (options.batch_rows != usual.batch_rows).then(|| options.batch_rows.to_string());
+        let resumable = options.resumable.then(|| "true".to_owned());
+        for (name, value) in [
+            ("greylag-timeout-ms", timeout),
+            ("greylag-delivery", delivery),
+            ("greylag-batch-rows", batch_rows),
+            ("greylag-resumable", resumable),
+        ] {
+            match value {
+                Some(value) => self.set_header(name, &value)?,
+                None => drop(self.headers.remove(name)),
             }
         }
+        Ok(())
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         *request.metadata_mut() = self.headers.clone();
+        if let Some(cookie) = self.cookies.held() {
+            request.metadata_mut().insert("cookie", cookie);
+        }
         request
     }
 
     /// Plans a statement without running it, and gives what is needed to fetch it.
     pub async fn flight_info(&self, sql: &str) -> Result<FlightInfo> {
         let descriptor = self.request(statement(sql));
-        Ok(self.service.clone().get_flight_info(descriptor).await.map_err(told)?.into_inner())
+        let response = self.service.clone().get_flight_info(descriptor).await.map_err(told)?;
+        self.cookies.keep(response.metadata());
+        Ok(response.into_inner())
+    }
+
+    /// Begins a statement in the background; what is answered says how to poll for it.
+    pub async fn submit(&self, sql: &str) -> Result<PollInfo> {
+        self.poll(statement(sql)).await
+    }
+
+    /// Asks how far a statement in the background is, as the last poll has said.
+    pub async fn poll(&self, descriptor: FlightDescriptor) -> Result<PollInfo> {
+        let request = self.request(descriptor);
+        Ok(self.service.clone().poll_flight_info(request).await.map_err(told)?.into_inner())
+    }
+
+    /// Stops whatever runs for a flight info. False if nothing does.
+    pub async fn cancel_flight(&self, info: FlightInfo) -> Result<bool> {
+        let body = CancelFlightInfoRequest::new(info).encode_to_vec();
+        let action = self.request(Action::new("CancelFlightInfo", body));
+        let mut answers = self.service.clone().do_action(action).await.map_err(told)?.into_inner();
+        let answer = answers.message().await.map_err(told)?.unwrap_or_default();
+        let result = CancelFlightInfoResult::decode(&*answer.body)
+            .map_err(|_| MeshError::new(ErrorCode::ProtocolVersion, "the answer to a cancel cannot be read"))?;
+        Ok(result.status() == CancelStatus::Cancelled)
     }
 
     /// Schema of a statement's result, without running it.
@@ -129,7 +187,8 @@ impl Client {
 
     /// Fetches what a flight info stands for.
     pub async fn fetch(&self, info: &FlightInfo) -> Result<Answer> {
-        let (query, messages) = self.redeem(&ticket_of(info)?, Prefix::default()).await?;
+        let Some(ticket) = ticket_of(info) else { return Answer::empty(info) };
+        let (query, messages) = self.redeem(&ticket, Prefix::default()).await?;
         let batches = FlightRecordBatchStream::new(messages).map_err(flight_error).boxed();
         Ok(Answer { query, schema: schema_of(info)?, batches })
     }
@@ -168,9 +227,16 @@ impl Client {
     }
 }
 
-pub(super) fn ticket_of(info: &FlightInfo) -> Result<Ticket> {
-    let ticket: Option<Ticket> = info.endpoint.first().and_then(|endpoint| endpoint.ticket.clone());
-    ticket.ok_or_else(|| MeshError::internal("the server has given no ticket"))
+/// `None` for a result that has no rows.
+pub(super) fn ticket_of(info: &FlightInfo) -> Option<Ticket> {
+    info.endpoint.first().and_then(|endpoint| endpoint.ticket.clone())
+}
+
+impl Answer {
+    /// A result without rows.
+    pub(super) fn empty(info: &FlightInfo) -> Result<Self> {
+        Ok(Self { query: None, schema: schema_of(info)?, batches: futures::stream::empty().boxed() })
+    }
 }
 
 pub(super) fn schema_of(info: &FlightInfo) -> Result<SchemaRef> {

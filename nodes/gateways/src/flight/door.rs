@@ -8,7 +8,7 @@ use std::{
 use arrow::datatypes::Schema;
 use arrow_flight::{
     Action, ActionType, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse, IpcMessage,
-    Location, SchemaAsIpc, SchemaResult, Ticket as FlightTicket,
+    Location, PollInfo, SchemaAsIpc, SchemaResult, Ticket as FlightTicket,
     flight_service_server::FlightService,
     sql::{
         ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest,
@@ -28,19 +28,20 @@ use futures::stream::BoxStream;
 use greylag_protocol::{
     ErrorCode, MeshError, Result,
     prefix::Prefix,
-    statement::{Session, SessionOptions, StatementService},
+    statement::{Session, SessionOptions, StatementInfo, StatementService},
 };
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
 
 use super::{
-    DoorParts, QUERY_HEADER, actions,
+    DoorParts, QUERY_HEADER, actions, jobs,
     metadata::{self, Question},
     parameters,
     results::{self, FlightStream},
     running::Running,
-    session::resume,
+    session::{self, resume},
+    setting::Setting,
     status::to_status,
     ticket::{Purpose, Sealer, Ticket},
     types::client_schema,
@@ -91,7 +92,7 @@ fn read_only<T>(what: &str) -> Answer<T> {
     Err(to_status(&MeshError::new(ErrorCode::ReadOnly, format!("{what} cannot be done here"))))
 }
 
-fn command(bytes: &[u8]) -> Result<Command> {
+pub(super) fn command(bytes: &[u8]) -> Result<Command> {
     let read = Any::decode(bytes).ok().and_then(|any| Command::try_from(any).ok());
     read.ok_or_else(|| MeshError::new(ErrorCode::Unsupported, "the command is not one of Flight SQL's"))
 }
@@ -121,8 +122,14 @@ impl Door {
         Ok(Response::new(SchemaResult { schema }))
     }
 
+    /// Answers `PollFlightInfo`, which Flight SQL's own dispatcher leaves out.
+    pub(super) async fn poll(&self, request: Request<FlightDescriptor>) -> Answer<Response<PollInfo>> {
+        let session = session(&request)?;
+        Ok(Response::new(told(jobs::poll(self, &session, request.get_ref()).await)?))
+    }
+
     fn prepared(&self, handle: &[u8], session: &Session) -> Result<Ticket> {
-        Ticket::open(self.sealer.as_ref(), handle, Purpose::Prepared, &session.principal, now_unix_ms())
+        Ticket::open(self.sealer.as_ref(), handle, &[Purpose::Prepared], &session.principal, now_unix_ms())
     }
 
     /// Where a ticket is honoured: over this very connection first, then at every other door. Nothing means the same as
@@ -140,18 +147,43 @@ impl Door {
     }
 
     /// Flight info of one statement, to be had from any door.
-    fn statement_info(&self, ticket: &Ticket, schema: Bytes, descriptor: FlightDescriptor) -> Result<FlightInfo> {
+    pub(super) fn statement_info(
+        &self,
+        ticket: &Ticket,
+        schema: Bytes,
+        descriptor: FlightDescriptor,
+    ) -> Result<FlightInfo> {
         let handle = TicketStatementQuery { statement_handle: ticket.seal(self.sealer.as_ref())?.into() };
         let ticket = FlightTicket::new(handle.as_any().encode_to_vec());
         let endpoint = FlightEndpoint { location: self.locations(), ..FlightEndpoint::new().with_ticket(ticket) };
         Ok(FlightInfo { schema, ..FlightInfo::new() }.with_endpoint(endpoint).with_descriptor(descriptor))
     }
 
+    /// Changes the session's options: a result without rows, and a cookie.
+    fn set(&self, session: &Session, setting: &Setting, descriptor: FlightDescriptor) -> Result<Response<FlightInfo>> {
+        let options = setting.apply(&session.options)?;
+        let cookie = session::cookie_line(options, &session.principal, self.sealer.as_ref(), now_unix_ms())?;
+        let cookie = MetadataValue::try_from(cookie).map_err(|_| MeshError::internal("a cookie is not plain text"))?;
+        let info = FlightInfo { schema: schema_message(&Schema::empty())?, total_records: 0, ..FlightInfo::new() };
+        let mut response = Response::new(info.with_descriptor(descriptor));
+        response.metadata_mut().insert("set-cookie", cookie);
+        Ok(response)
+    }
+
     /// Starts the statement of an opened ticket.
     async fn run(&self, mut session: Session, ticket: Ticket, resume: Prefix) -> Result<Response<FlightStream>> {
-        session.options = SessionOptions { resume, ..ticket.options };
-        let parameters = ticket.parameters.as_ref().map(parameters::read).transpose()?;
-        let running = self.service.execute(&session, &ticket.sql, parameters).await?;
+        session.options = SessionOptions { resume, ..ticket.options.clone() };
+        let kept = match ticket.purpose {
+            Purpose::Job => jobs::results(self, &session, &ticket).await?,
+            _ => None,
+        };
+        let running = match kept {
+            Some(running) => running,
+            None => {
+                let parameters = ticket.parameters.as_ref().map(parameters::read).transpose()?;
+                self.service.execute(&session, &ticket.sql, parameters).await?
+            }
+        };
         let query = running.query;
         let guard = self.running.enter(ticket.nonce, query)?;
         let mut response = Response::new(results::stream(running, &session.options, guard, &self.closing));
@@ -235,10 +267,17 @@ impl FlightSqlService for Door {
             return read_only("a transaction");
         }
         let session = session(&request)?;
-        let described = told(self.service.describe(&session, &query.query).await)?;
+        let mut sql = query.query;
+        if let Some(setting) = told(Setting::parse(&sql))? {
+            match told(setting.question(&session.options))? {
+                Some(question) => sql = question,
+                None => return told(self.set(&session, &setting, request.into_inner())),
+            }
+        }
+        let described = told(self.service.describe(&session, &sql).await)?;
         let schema = told(schema_message(&client_schema(&described.schema)))?;
         let Session { principal, options, .. } = session;
-        let ticket = Ticket::new(Purpose::Statement, &principal, &query.query, options, now_unix_ms());
+        let ticket = Ticket::new(Purpose::Statement, &principal, &sql, options, now_unix_ms());
         Ok(Response::new(told(self.statement_info(&ticket, schema, request.into_inner()))?))
     }
 
@@ -250,7 +289,8 @@ impl FlightSqlService for Door {
         let session = session(&request)?;
         let resume = told(resume(request.metadata()))?;
         let sealed = &ticket.statement_handle;
-        let ticket = Ticket::open(self.sealer.as_ref(), sealed, Purpose::Statement, &session.principal, now_unix_ms());
+        let purposes = [Purpose::Statement, Purpose::Job];
+        let ticket = Ticket::open(self.sealer.as_ref(), sealed, &purposes, &session.principal, now_unix_ms());
         told(self.run(session, told(ticket)?, resume).await)
     }
 
@@ -263,7 +303,18 @@ impl FlightSqlService for Door {
             return read_only("a transaction");
         }
         let session = session(&request)?;
-        let described = told(self.service.describe(&session, &query.query).await)?;
+        let described = match told(Setting::parse(&query.query))? {
+            // It is applied when it is run.
+            Some(setting @ Setting::Set { .. }) => {
+                told(setting.apply(&session.options))?;
+                StatementInfo { schema: Schema::empty().into(), parameters: Schema::empty().into() }
+            }
+            Some(show) => {
+                let question = told(show.question(&session.options))?.unwrap_or_default();
+                told(self.service.describe(&session, &question).await)?
+            }
+            None => told(self.service.describe(&session, &query.query).await)?,
+        };
         let dataset_schema = told(schema_message(&client_schema(&described.schema)))?;
         let parameter_schema = told(schema_message(&client_schema(&described.parameters)))?;
         let Session { principal, options, .. } = session;
@@ -291,7 +342,13 @@ impl FlightSqlService for Door {
         request: Request<FlightDescriptor>,
     ) -> Answer<Response<FlightInfo>> {
         let session = session(&request)?;
-        let prepared = told(self.prepared(&query.prepared_statement_handle, &session))?;
+        let mut prepared = told(self.prepared(&query.prepared_statement_handle, &session))?;
+        if let Some(setting) = told(Setting::parse(&prepared.sql))? {
+            match told(setting.question(&session.options))? {
+                Some(question) => prepared.sql = question,
+                None => return told(self.set(&session, &setting, request.into_inner())),
+            }
+        }
         let Session { principal, options, .. } = session;
         let mut ticket = Ticket::new(Purpose::Statement, &principal, &prepared.sql, options, now_unix_ms());
         ticket.parameters = prepared.parameters;
@@ -318,7 +375,7 @@ impl FlightSqlService for Door {
         // The handle holds everything: there is nothing to free. It must be the caller's own all the same.
         let session = session(&request)?;
         let (handle, sealer) = (&query.prepared_statement_handle, self.sealer.as_ref());
-        told(Ticket::open_of_any_age(sealer, handle, Purpose::Prepared, &session.principal))?;
+        told(Ticket::open_of_any_age(sealer, handle, &[Purpose::Prepared], &session.principal))?;
         Ok(())
     }
 

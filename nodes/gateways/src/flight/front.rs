@@ -181,8 +181,8 @@ impl FlightService for Front {
     }
 
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        self.admit(request)?;
-        not_offered("PollFlightInfo")
+        let request = self.admit(request)?;
+        self.until_closing(self.door.poll(request)).await
     }
 
     async fn do_exchange(

@@ -15,7 +15,7 @@ use std::{
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use arrow_flight::{
-    FlightInfo, Ticket,
+    FlightInfo, PollInfo, Ticket,
     decode::{DecodedPayload, FlightDataDecoder},
 };
 use futures::{StreamExt, stream};
@@ -26,8 +26,9 @@ use greylag_protocol::{
 };
 
 use super::{
-    client::{Answer, Client, flight_error, schema_of, ticket_of},
+    client::{Answer, Client, Cookies, flight_error, schema_of, ticket_of},
     door::LOCATION_SCHEME,
+    handle::JobHandle,
 };
 
 /// How long a client looks for a door that goes on, after the last row that it got.
@@ -52,12 +53,20 @@ struct Shared {
     /// `host:port`, the one in use first.
     doors: Mutex<Vec<String>>,
     current: Mutex<Option<Client>>,
+    /// The session, whichever door it goes on at.
+    cookies: Cookies,
 }
 
 impl RoamingClient {
     /// `doors` are `host:port`; more are learned from answers. GL4013 if none answers.
     pub async fn connect(doors: Vec<String>, token: &str, options: SessionOptions) -> Result<Self> {
-        let shared = Shared { token: token.to_owned(), options, doors: Mutex::new(doors), current: Mutex::default() };
+        let shared = Shared {
+            token: token.to_owned(),
+            options,
+            doors: Mutex::new(doors),
+            current: Mutex::default(),
+            cookies: Cookies::default(),
+        };
         let client = Self { shared: Arc::new(shared) };
         let mut last = MeshError::new(ErrorCode::InvalidConfig, "no door is named");
         let known = client.shared.doors().len();
@@ -89,10 +98,58 @@ impl RoamingClient {
                 Err(error) => search.next(&self.shared, error).await?,
             }
         };
-        if self.shared.options.resumable {
-            self.shared.learn(&info);
+        self.read(&info, search, deadline).await
+    }
+
+    /// Begins a statement in the background.
+    pub async fn submit(&self, sql: &str) -> Result<JobHandle> {
+        JobHandle::of(&self.polled(async |client| client.submit(sql).await).await?)
+    }
+
+    /// How many rows a statement in the background has made; `None` while it runs. The door waits a moment for its end.
+    /// With its coordinator lost it begins again at another.
+    pub async fn poll(&self, job: &JobHandle) -> Result<Option<u64>> {
+        let poll = self.polled(async |client| client.poll(job.descriptor()).await).await?;
+        let rows = poll.info.and_then(|info| u64::try_from(info.total_records).ok());
+        Ok(rows.filter(|_| poll.flight_descriptor.is_none()))
+    }
+
+    async fn polled(&self, ask: impl AsyncFn(Client) -> Result<PollInfo>) -> Result<PollInfo> {
+        let mut search = Search::new();
+        loop {
+            let asked = match self.shared.client().await {
+                Ok(client) => ask(client).await,
+                Err(error) => Err(error),
+            };
+            match asked {
+                Ok(poll) => {
+                    poll.info.iter().for_each(|info| self.shared.learn(info));
+                    return Ok(poll);
+                }
+                Err(error) => search.next(&self.shared, error).await?,
+            }
         }
-        let (ticket, schema) = (ticket_of(&info)?, schema_of(&info)?);
+    }
+
+    /// The rows of a statement in the background, as far as there are any and then as they come.
+    pub async fn results(&self, job: &JobHandle) -> Result<Answer> {
+        let poll = self.polled(async |client| client.poll(job.descriptor()).await).await?;
+        let info = poll.info.ok_or_else(|| MeshError::internal("the door has given no flight info"))?;
+        let deadline = Deadline::of(&self.shared);
+        deadline.bound(&self.shared, self.read(&info, Search::new(), deadline)).await
+    }
+
+    /// Stops a statement in the background and forgets its rows. False if no coordinator knows it.
+    pub async fn cancel_job(&self, job: &JobHandle) -> Result<bool> {
+        self.shared.client().await?.cancel_flight(job.info()).await
+    }
+
+    async fn read(&self, info: &FlightInfo, search: Search, deadline: Deadline) -> Result<Answer> {
+        if self.shared.options.resumable {
+            self.shared.learn(info);
+        }
+        let Some(ticket) = ticket_of(info) else { return Answer::empty(info) };
+        let schema = schema_of(info)?;
         let mut reading = Reading::new(self.shared.clone(), ticket, schema.clone());
         let query = reading.open(search).await?;
         let batches = stream::unfold(Some(reading), move |reading| async move {
@@ -132,7 +189,8 @@ impl Shared {
         }
         let door = self.doors().first().cloned();
         let door = door.ok_or_else(|| MeshError::new(ErrorCode::InvalidConfig, "no door is named"))?;
-        let mut client = Client::connect(&format!("http://{door}"), &self.token).await?;
+        let cookies = self.cookies.clone();
+        let mut client = Client::with_cookies(&format!("http://{door}"), &self.token, cookies).await?;
         client.set_options(&self.options)?;
         *self.current() = Some(client.clone());
         Ok(client)

@@ -66,7 +66,7 @@ pub(super) fn options_of(
     let mut options = match cookie(headers) {
         Some(sealed) => {
             let sealed = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| invalid("the session cookie cannot be read"))?;
-            Ticket::open(sealer, &sealed, Purpose::Session, principal, now_unix_ms)?.options
+            Ticket::open(sealer, &sealed, &[Purpose::Session], principal, now_unix_ms)?.options
         }
         None => SessionOptions::default(),
     };

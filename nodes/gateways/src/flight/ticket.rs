@@ -23,6 +23,8 @@ pub enum Purpose {
     Statement,
     /// Stands for a prepared statement.
     Prepared,
+    /// Stands for a statement in the background: its nonce is the job's id.
+    Job,
     /// Carries session options, as a cookie.
     Session,
 }
@@ -32,7 +34,7 @@ impl Purpose {
     const fn ttl(self) -> Duration {
         Duration::from_secs(match self {
             Self::Statement => 15 * 60,
-            Self::Prepared | Self::Session => 24 * 3600,
+            Self::Prepared | Self::Job | Self::Session => 24 * 3600,
         })
     }
 }
@@ -48,7 +50,7 @@ pub struct Ticket {
     pub expires_unix_ms: u64,
     pub sql: String,
     pub options: SessionOptions,
-    /// Schema of the result, as an IPC message; prepared statements only.
+    /// Schema of the result, as an IPC message; prepared statements and jobs only.
     pub schema: Vec<u8>,
     /// Values bound: a schema and a batch, as IPC messages.
     pub parameters: Option<(Vec<u8>, Vec<u8>)>,
@@ -116,11 +118,11 @@ impl Ticket {
     pub fn open(
         sealer: &dyn Sealer,
         bytes: &[u8],
-        purpose: Purpose,
+        purposes: &[Purpose],
         caller: &Principal,
         now_unix_ms: u64,
     ) -> Result<Self> {
-        let ticket = Self::open_of_any_age(sealer, bytes, purpose, caller)?;
+        let ticket = Self::open_of_any_age(sealer, bytes, purposes, caller)?;
         if now_unix_ms > ticket.expires_unix_ms {
             return Err(MeshError::new(ErrorCode::TokenExpired, "the ticket has expired: ask for the statement again"));
         }
@@ -129,14 +131,19 @@ impl Ticket {
 
     /// GL2001 for a ticket that was not sealed by the mesh, is for something else or for somebody else. For what
     /// is right however old the ticket is, such as cancelling what it has started.
-    pub fn open_of_any_age(sealer: &dyn Sealer, bytes: &[u8], purpose: Purpose, caller: &Principal) -> Result<Self> {
+    pub fn open_of_any_age(
+        sealer: &dyn Sealer,
+        bytes: &[u8],
+        purposes: &[Purpose],
+        caller: &Principal,
+    ) -> Result<Self> {
         let sealed: Sealed = wire::decode(bytes, TICKET_BYTES_MAX).map_err(|_| refused("it cannot be read"))?;
         if !sealer.is_genuine(&sealed.payload, &sealed.seal) {
             return Err(refused("it was not made by this door"));
         }
         let ticket: Self =
             wire::decode(&sealed.payload, TICKET_BYTES_MAX).map_err(|_| refused("it is of another version"))?;
-        if ticket.purpose != purpose {
+        if !purposes.contains(&ticket.purpose) {
             return Err(refused("it was made for something else"));
         }
         if ticket.principal != caller.id {
@@ -173,11 +180,11 @@ mod tests {
         let ticket = Ticket::new(Purpose::Statement, &ada, "SELECT 1", SessionOptions::default(), 1000);
         let bytes = ticket.seal(&sealer).unwrap();
         let open = |purpose, who, now| Ticket::open(&sealer, &bytes, purpose, &principal(who), now);
-        assert_eq!(open(Purpose::Statement, "ada", 1000), Ok(ticket.clone()));
-        assert_eq!(open(Purpose::Statement, "ada", ticket.expires_unix_ms), Ok(ticket.clone()));
-        assert_eq!(code(open(Purpose::Statement, "ada", ticket.expires_unix_ms + 1)), ErrorCode::TokenExpired);
-        assert_eq!(code(open(Purpose::Statement, "bob", 1000)), ErrorCode::Unauthenticated);
-        assert_eq!(code(open(Purpose::Prepared, "ada", 1000)), ErrorCode::Unauthenticated);
+        assert_eq!(open(&[Purpose::Statement], "ada", 1000), Ok(ticket.clone()));
+        assert_eq!(open(&[Purpose::Statement], "ada", ticket.expires_unix_ms), Ok(ticket.clone()));
+        assert_eq!(code(open(&[Purpose::Statement], "ada", ticket.expires_unix_ms + 1)), ErrorCode::TokenExpired);
+        assert_eq!(code(open(&[Purpose::Statement], "bob", 1000)), ErrorCode::Unauthenticated);
+        assert_eq!(code(open(&[Purpose::Prepared], "ada", 1000)), ErrorCode::Unauthenticated);
     }
 
     #[test]
@@ -185,7 +192,7 @@ mod tests {
         let (ours, theirs) = (ProcessSealer::new().unwrap(), ProcessSealer::new().unwrap());
         let ada = principal("ada");
         let ticket = Ticket::new(Purpose::Statement, &ada, "SELECT 1", SessionOptions::default(), 0);
-        let open = |bytes: &[u8]| Ticket::open(&ours, bytes, Purpose::Statement, &ada, 0);
+        let open = |bytes: &[u8]| Ticket::open(&ours, bytes, &[Purpose::Statement], &ada, 0);
         assert_eq!(code(open(&ticket.seal(&theirs).unwrap())), ErrorCode::Unauthenticated);
         let bytes = ticket.seal(&ours).unwrap();
         for at in 0..bytes.len() {

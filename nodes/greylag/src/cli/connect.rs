@@ -74,6 +74,10 @@ impl Connection {
         batches.try_collect().await
     }
 
+    pub fn client(&self) -> &RoamingClient {
+        &self.client
+    }
+
     pub async fn admin(&self, call: &AdminCall) -> Result<AdminReply> {
         self.client.admin(call).await
     }

@@ -2,6 +2,7 @@
 
 mod apply;
 mod connect;
+mod job;
 mod node;
 mod register;
 mod render;
@@ -32,6 +33,8 @@ enum Command {
     Node(node::NodeArgs),
     /// Run SQL, or open a prompt
     Sql(sql::SqlArgs),
+    /// Run SQL in the background: submit, poll, fetch, cancel
+    Job(job::JobArgs),
     /// Show nodes, roles and sources
     Status(status::StatusArgs),
     /// Declare sources from a YAML file
@@ -60,6 +63,7 @@ impl Cli {
         let code = match self.command {
             Command::Node(args) => runtime.block_on(node::run(args)),
             Command::Sql(args) => runtime.block_on(sql::run(args)),
+            Command::Job(args) => runtime.block_on(job::run(args)),
             Command::Status(args) => runtime.block_on(status::run(args)),
             Command::Apply(args) => runtime.block_on(apply::run(args)),
             Command::Register(args) => runtime.block_on(register::run(args)),
