@@ -13,7 +13,7 @@ use crate::{
     ids::{NodeId, QueryId, SourceName},
     prefix::Prefix,
     principal::Principal,
-    state::{RegisterOp, RegisterRequest, SourceSpec},
+    state::{AllowedRoles, RegisterOp, RegisterRequest, SourceSpec},
 };
 
 /// Batches of one result, in order, ending after the last row or at the first error. Dropping it cancels the query.
@@ -90,11 +90,14 @@ pub enum AdminCall {
     DropSource {
         name: SourceName,
     },
-    /// A join token for `uses` nodes, valid for `ttl_secs`.
+    /// A join token for `uses` nodes, valid for `ttl_secs`. Those nodes may be asked to do no more than `allowed`.
     CreateJoinToken {
         uses: u32,
         ttl_secs: u64,
+        #[serde(default)]
+        allowed: AllowedRoles,
     },
+    ListJoinTokens,
     RevokeJoinToken {
         id: String,
     },
@@ -129,6 +132,16 @@ pub enum AdminCall {
     },
 }
 
+/// A join token as it may be shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTokenInfo {
+    pub id: String,
+    pub uses_left: u32,
+    /// `u64::MAX`: never.
+    pub expires_unix_ms: u64,
+    pub allowed: AllowedRoles,
+}
+
 /// Answer to an [`AdminCall`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum AdminReply {
@@ -139,6 +152,8 @@ pub enum AdminReply {
     Token {
         token: String,
     },
+    /// Without their secrets, which nobody is told again.
+    Tokens(Vec<JoinTokenInfo>),
     /// A register as it was read, or as this change has made it. Version 0 and no value: there is none.
     Register {
         version: u64,

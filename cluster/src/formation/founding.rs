@@ -46,6 +46,7 @@ pub(crate) fn mint(name: &str, members: Vec<Candidate>, token: Option<&JoinToken
         secret: token.secret.clone(),
         uses_left: 0,
         expires_unix_ms: u64::MAX,
+        allowed: None,
     });
     Ok(Founding {
         mesh,
@@ -212,5 +213,6 @@ fn member(founder: &Founder, unix_ms: u64) -> Option<Member> {
         status: MemberStatus::Up,
         status_since_unix_ms: unix_ms,
         public_key: founder.public_key.clone()?,
+        allowed: None,
     })
 }

@@ -11,7 +11,7 @@
 //! The planner role follows the coordinator role, since a coordinator asks the planner on its own node.
 //!
 //! INVARIANT: applying a plan leaves nothing to plan but to take from those who drain what they have handed over;
-//! nobody holds a role whose labels it lacks; no role has more holders than wanted, those who drain left out.
+//! nobody holds a role whose labels it lacks or that its token does not allow; no role has more holders than wanted, those who drain left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,7 @@ pub fn plan(state: &ControlState) -> Vec<RoleChange> {
         let before = state.held.get(role).unwrap_or(&none);
         let after = match (role, seated.get(&Role::Coordinator), state.wanted.get(role)) {
             (Role::Planner, Some(coordinators), _) => coordinators.clone(),
-            (_, _, Some(wanted)) => seats(state, wanted, before, &load),
+            (_, _, Some(wanted)) => seats(state, role, wanted, before, &load),
             (_, _, None) => BTreeSet::new(),
         };
         for node in before.difference(&after) {
@@ -64,6 +64,7 @@ fn loads(state: &ControlState) -> BTreeMap<NodeId, usize> {
 
 fn seats(
     state: &ControlState,
+    role: &Role,
     wanted: &RoleWanted,
     holders: &BTreeSet<NodeId>,
     load: &BTreeMap<NodeId, usize>,
@@ -73,7 +74,7 @@ fn seats(
         RoleCount::AtMost(count) => count as usize,
     };
     let (draining, staying): (Vec<&Member>, Vec<&Member>) =
-        state.members.values().filter(|m| fits(m, &wanted.labels)).partition(|m| state.draining.contains(&m.id));
+        state.members.values().filter(|m| fits(m, role, &wanted.labels)).partition(|m| state.draining.contains(&m.id));
     let holds = |m: &&&Member| holders.contains(&m.id);
 
     let mut up: Vec<NodeId> = staying.iter().filter(|m| m.status == MemberStatus::Up).map(|m| m.id).collect();
@@ -91,9 +92,10 @@ fn seats(
     seats
 }
 
-fn fits(member: &Member, labels: &BTreeMap<String, String>) -> bool {
-    labels.iter().all(|(key, value)| match key.as_str() {
-        NODE_LABEL => &member.name == value,
-        _ => member.labels.get(key) == Some(value),
-    })
+fn fits(member: &Member, role: &Role, labels: &BTreeMap<String, String>) -> bool {
+    member.may_hold(role)
+        && labels.iter().all(|(key, value)| match key.as_str() {
+            NODE_LABEL => &member.name == value,
+            _ => member.labels.get(key) == Some(value),
+        })
 }

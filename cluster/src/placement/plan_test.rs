@@ -118,6 +118,22 @@ fn labels_decide_and_node_is_the_name() {
 }
 
 #[test]
+fn a_member_is_given_nothing_that_its_token_does_not_allow() {
+    let mut state = mesh(&[(1, Up), (2, Up), (3, Up)]);
+    let allow = |roles: &[&str]| Some(roles.iter().map(|role| role.parse().unwrap()).collect());
+    state.members.get_mut(&NodeId(2)).unwrap().allowed = allow(&["edge:a"]);
+    state.members.get_mut(&NodeId(3)).unwrap().allowed = allow(&["edge", "policy"]);
+    for role in [Role::Coordinator, Role::Policy, edge("a"), edge("b")] {
+        state.wanted.insert(role, wanted(All, &[]));
+    }
+    assert_eq!(planned(&state, &Role::Coordinator), [1]);
+    assert_eq!(planned(&state, &Role::Planner), [1]);
+    assert_eq!(planned(&state, &Role::Policy), [1, 3]);
+    assert_eq!(planned(&state, &edge("a")), [1, 2, 3]);
+    assert_eq!(planned(&state, &edge("b")), [1, 3]);
+}
+
+#[test]
 fn a_seat_of_a_node_that_is_down_moves_where_it_can() {
     let mut state = mesh(&[(1, Down), (2, Up), (3, Up)]);
     state.wanted.insert(edge("a"), wanted(AtMost(1), &[]));

@@ -37,6 +37,14 @@ fn in_zones(scene: &mut Scene, zones: &[(u64, &str)]) {
     }
 }
 
+#[test]
+fn who_was_admitted_without_a_vote_is_given_none() {
+    let mut scene = Scene::new(4, 1);
+    let edges = Some(["edge".parse().unwrap()].into());
+    scene.state.members.get_mut(&NodeId(2)).unwrap().allowed = edges;
+    assert_eq!(voters(&scene), Some(vec![1, 3, 4]));
+}
+
 /// Down for longer than the grace.
 fn lost(scene: &mut Scene, id: u64) {
     scene.down(id);

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use greylag_protocol::{
     Epoch, ErrorCode, NodeId, NodeUuid, SourceName,
     state::{
-        Command, ControlState, Grant, Member, MemberStatus, MeshFacts, Outcome, Role, RoleChange, RoleCount,
-        RoleWanted, SourceSpec,
+        Allowed, AllowedRoles, Command, ControlState, Grant, Member, MemberStatus, MeshFacts, Outcome, Role,
+        RoleChange, RoleCount, RoleWanted, SourceSpec,
     },
 };
 use uuid::Uuid;
@@ -100,6 +100,20 @@ fn admit_spends_once_and_allocates_in_order() {
     assert_eq!(state.grants["g"].uses_left, 0);
     assert_eq!(refused(&mut state, admit("g", 12, 900)), ErrorCode::JoinTokenSpent);
     assert_eq!(kept(&mut state, admit("g", 11, 900)), Outcome::Admitted { node: NodeId(5), epoch: Epoch(3) });
+}
+
+#[test]
+fn who_is_admitted_may_what_the_grant_says_and_not_what_it_says_itself() {
+    let mut state = formed();
+    let edges: AllowedRoles = Some([Allowed::AnyEdge].into());
+    made(&mut state, Command::PutGrant { grant: Grant { allowed: edges.clone(), ..grant("limited", 1) } });
+    let other = Command::PutGrant { grant: grant("limited", 1) };
+    assert_eq!(refused(&mut state, other), ErrorCode::ProposalRefused, "a grant does not become another");
+    made(&mut state, admit("limited", 20, 1));
+    made(&mut state, admit("g", 21, 1));
+    assert_eq!(state.members[&NodeId(4)].allowed, edges);
+    assert_eq!(state.members[&NodeId(5)].allowed, None);
+    assert!(!state.members[&NodeId(4)].may_vote() && state.members[&NodeId(5)].may_vote());
 }
 
 #[test]

@@ -44,8 +44,15 @@ pub(super) fn admit(state: &mut ControlState, grant: &str, member: &Member, now_
     let id = NodeId(state.next_node);
     state.next_node += 1;
     grants::spend(state, &grant.id);
-    let admitted =
-        Member { id, voter: false, status: MemberStatus::Up, status_since_unix_ms: now_unix_ms, ..member.clone() };
+    let admitted = Member {
+        id,
+        voter: false,
+        status: MemberStatus::Up,
+        status_since_unix_ms: now_unix_ms,
+        // Whatever the node that let it in has written here.
+        allowed: grant.allowed.clone(),
+        ..member.clone()
+    };
     state.members.insert(id, admitted);
     Ok(Change::Admitted { node: id, new: true })
 }

@@ -1,6 +1,7 @@
 //! The replicated control state: what every node knows alike, and the commands that change it. How commands are
 //! applied is in `cluster::state`; here are only the words.
 
+mod allowed;
 mod command;
 mod register;
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, MeshId, NodeId, NodeUuid, SourceName};
 
+pub use allowed::{Allowed, AllowedRoles};
 pub use command::{Command, Outcome, RoleChange};
 pub use register::{RecentChange, Register, RegisterExpect, RegisterOp, RegisterRequest, Registers};
 
@@ -69,6 +71,8 @@ pub struct Member {
     pub status_since_unix_ms: u64,
     /// Raw Ed25519 public key of the node's certificate (32 bytes).
     pub public_key: Vec<u8>,
+    /// As the token said that admitted it.
+    pub allowed: AllowedRoles,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -149,6 +153,8 @@ pub struct Grant {
     pub secret: Vec<u8>,
     pub uses_left: u32,
     pub expires_unix_ms: u64,
+    /// What those that it admits may be asked to do.
+    pub allowed: AllowedRoles,
 }
 
 impl std::fmt::Debug for Grant {

@@ -14,7 +14,7 @@ use greylag_protocol::{
     principal::{Principal, PrincipalKind},
     schema::{Dialect, NativeColumn, SourceSchema, TableSchema, WireSchema},
     state::*,
-    statement::{AdminCall, AdminReply, Delivery, SessionOptions},
+    statement::{AdminCall, AdminReply, Delivery, JoinTokenInfo, SessionOptions},
 };
 use uuid::Uuid;
 
@@ -163,13 +163,14 @@ enums! {
     Delivery { Streamed, Spooled }
     MemberStatus { Up, Down, Draining }
     Role { Coordinator, Planner, Policy, Edge(0) }
+    Allowed { Coordinator, Policy, AnyEdge, Edge(0), Voter }
     RoleCount { All, AtMost(0) }
     ControlRequest {
-        Decide(0), Probe, Cancel { query, principal }, ObserveQueries, ObserveSubqueries, ObserveActors,
+        IssueBearer(0), Decide(0), Probe, Cancel { query, principal }, ObserveQueries, ObserveSubqueries, ObserveActors,
         ObserveBounds, ObserveCircuits,
     }
     ControlReply {
-        Decision(0), Alive, Cancelled(0), Queries { rows, truncated }, Subqueries { rows, truncated },
+        Bearer(0), Decision(0), Alive, Cancelled(0), Queries { rows, truncated }, Subqueries { rows, truncated },
         Actors { rows, truncated }, Bounds { rows, truncated }, Circuits { rows, truncated }, Error(0),
     }
     EdgeRequest { Query(0), GetSchema { source }, Ping { source } }
@@ -194,16 +195,18 @@ enums! {
         Register { name, op, request },
     }
     AdminCall {
-        ApplySource { spec, expect_version }, DropSource { name }, CreateJoinToken { uses, ttl_secs },
+        ApplySource { spec, expect_version }, DropSource { name }, CreateJoinToken { uses, ttl_secs, allowed }, ListJoinTokens,
         RevokeJoinToken { id }, RemoveNode { node }, IssueBearer { subject, roles, ttl_secs },
         DrainNode { node }, UndrainNode { node }, ReadRegister { name }, ChangeRegister { name, op, request },
     }
-    AdminReply { Applied { version, changed }, Token { token }, Register { version, value }, Done }
+    AdminReply { Applied { version, changed }, Token { token }, Tokens(0), Register { version, value }, Done }
 }
 
 structs! {
     MeshError { code, message, node, source }
     Principal { id, kind, roles, attributes }
+    BearerRequest { claim, signature }
+    BearerClaim { asker, keeper, asked_unix_ms, subject, roles, ttl_secs }
     SubqueryId { query, ordinal }
     AttemptId { subquery, partition, attempt }
     TableName { source, schema, table }
@@ -244,12 +247,14 @@ structs! {
     MeshFacts { id, name, ca_certificate, bearer_public_key, founded_unix_ms }
     Member {
         id, uuid, name, address, door, labels, outbound_only, voter, status, status_since_unix_ms, public_key,
+        allowed,
     }
     RoleWanted { count, labels }
     RoleChange { role, node, held }
     SourceSpec { name, kind, options, labels, replicas }
     Source { spec, version }
-    Grant { id, secret, uses_left, expires_unix_ms }
+    Grant { id, secret, uses_left, expires_unix_ms, allowed }
+    JoinTokenInfo { id, uses_left, expires_unix_ms, allowed }
     SessionOptions { delivery, timeout, batch_rows, resumable, resume }
 }
 
