@@ -18,9 +18,7 @@ use greylag_protocol::{
 };
 
 use super::duties::{Sight, is_up};
-
-/// Voters are spread over the values of this label; a node without it is a domain of its own.
-pub(super) const DOMAIN_LABEL: &str = "zone";
+use crate::placement::DOMAIN_LABEL;
 
 /// The voters there should be, if they are others than now.
 pub(super) fn seats(sight: &Sight<'_>) -> Option<BTreeSet<NodeId>> {

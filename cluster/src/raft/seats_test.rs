@@ -12,9 +12,8 @@ use proptest::prelude::*;
 use super::{
     duties::Duty,
     duties_test::{Scene, nodes},
-    seats::DOMAIN_LABEL,
 };
-use crate::state::apply;
+use crate::{placement::DOMAIN_LABEL, state::apply};
 
 /// The voters that the leader would make, if others than now.
 fn voters(scene: &Scene) -> Option<Vec<u64>> {

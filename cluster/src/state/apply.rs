@@ -78,6 +78,10 @@ fn change(state: &mut ControlState, command: &Command) -> Result<Change> {
         Command::SetDraining { node, draining, now_unix_ms } => {
             members::set_draining(state, *node, *draining, *now_unix_ms)
         }
+        Command::Reach { node, source, version, reached, now_unix_ms } => {
+            sources::reach(state, *node, source, *version, *reached, *now_unix_ms)
+        }
+        Command::Forgive { node, source, tries } => Ok(sources::forgive(state, *node, source, *tries)),
         Command::Register { name, op, request } => registers::change(state, name, op, request),
     }
 }

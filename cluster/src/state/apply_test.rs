@@ -293,3 +293,38 @@ fn grants_are_put_once_and_make_room_when_used_up() {
     assert!(!state.grants.contains_key("h"));
     assert_eq!(refused(&mut state, put(grant("too many", 1))), ErrorCode::ProposalRefused);
 }
+
+#[test]
+fn who_does_not_reach_a_source_is_barred_once_for_each_time_and_forgiven_by_number() {
+    let mut state = formed();
+    let spec = source("s");
+    made(&mut state, Command::ApplySource { spec: spec.clone(), expect_version: None });
+    let reach = |reached, version| Command::Reach {
+        node: NodeId(1),
+        source: spec.name.clone(),
+        version,
+        reached,
+        now_unix_ms: 7,
+    };
+    let forgive = |tries| Command::Forgive { node: NodeId(1), source: spec.name.clone(), tries };
+    let role = Role::Edge(spec.name.clone());
+    kept(&mut state, reach(false, 2));
+    kept(&mut state, reach(true, 1));
+    kept(&mut state, forgive(0));
+    for tries in 1..4 {
+        made(&mut state, reach(false, 1));
+        assert!(state.is_barred(NodeId(1), &role) && !state.is_barred(NodeId(2), &role));
+        assert_eq!(state.unreached[&spec.name][&NodeId(1)].tries, tries);
+        kept(&mut state, forgive(tries - 1));
+        made(&mut state, forgive(tries));
+        assert!(!state.is_barred(NodeId(1), &role));
+    }
+    made(&mut state, reach(true, 1));
+    assert!(state.unreached.is_empty(), "once reached it starts anew");
+    made(&mut state, reach(false, 1));
+    made(&mut state, Command::ApplySource { spec: SourceSpec { replicas: 9, ..spec.clone() }, expect_version: None });
+    assert!(state.unreached.is_empty(), "what is declared anew is tried anew");
+    made(&mut state, reach(false, 2));
+    made(&mut state, Command::Remove { node: NodeId(1) });
+    assert!(state.unreached.is_empty());
+}

@@ -150,6 +150,10 @@ pub(super) fn remove(state: &mut ControlState, node: NodeId) -> Result<Change> {
     state.members.remove(&node);
     state.removed.insert(node);
     state.draining.remove(&node);
+    state.unreached.retain(|_, nodes| {
+        nodes.remove(&node);
+        !nodes.is_empty()
+    });
     let roles: Vec<Role> = state.roles_of(node);
     for role in roles {
         release(state, &role, node);

@@ -79,6 +79,21 @@ pub enum Command {
         draining: bool,
         now_unix_ms: u64,
     },
+    /// A node says whether it reaches a source whose edge it holds. `version` is the source's: what is said of another
+    /// one changes nothing.
+    Reach {
+        node: NodeId,
+        source: SourceName,
+        version: u64,
+        reached: bool,
+        now_unix_ms: u64,
+    },
+    /// The back-off of a node that could not reach a source is over, if it still is the one after so many tries.
+    Forgive {
+        node: NodeId,
+        source: SourceName,
+        tries: u32,
+    },
     /// Changes a register, once for each request.
     Register {
         name: String,
@@ -133,6 +148,9 @@ impl fmt::Display for Command {
             Command::RevokeGrant { id } => write!(f, "revoke grant {id}"),
             Command::SetDraining { node, draining: true, .. } => write!(f, "drain {node}"),
             Command::SetDraining { node, .. } => write!(f, "undrain {node}"),
+            Command::Reach { node, source, reached: true, .. } => write!(f, "{node} reaches {source}"),
+            Command::Reach { node, source, .. } => write!(f, "{node} does not reach {source}"),
+            Command::Forgive { node, source, .. } => write!(f, "{node} may try {source} again"),
             Command::Register { name, op, .. } => write!(f, "{op} register {name}"),
         }
     }

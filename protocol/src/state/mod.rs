@@ -37,6 +37,8 @@ pub struct ControlState {
     pub grants: BTreeMap<String, Grant>,
     /// Members that are to leave their roles to others, up or down.
     pub draining: BTreeSet<NodeId>,
+    /// Nodes that have found that they cannot reach a source they were to serve.
+    pub unreached: BTreeMap<SourceName, BTreeMap<NodeId, Unreached>>,
     /// Nothing is planned by them, so they leave the epoch alone.
     pub registers: Registers,
 }
@@ -146,6 +148,16 @@ pub struct Source {
     pub version: u64,
 }
 
+/// That a node could not reach a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreached {
+    pub since_unix_ms: u64,
+    /// Times in a row that it was given the edge and could not reach the source.
+    pub tries: u32,
+    /// Until its back-off is over, the edge goes to others that can take it.
+    pub barred: bool,
+}
+
 /// Right to join, spent by the command that admits a node.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
@@ -171,6 +183,12 @@ impl ControlState {
     /// The member, unless it was removed or never was.
     pub fn member(&self, node: NodeId) -> Option<&Member> {
         self.members.get(&node)
+    }
+
+    /// Whether this node is left out where another can take this role.
+    pub fn is_barred(&self, node: NodeId, role: &Role) -> bool {
+        let Role::Edge(source) = role else { return false };
+        self.unreached.get(source).and_then(|nodes| nodes.get(&node)).is_some_and(|unreached| unreached.barred)
     }
 
     /// Whether this node has been given this role.

@@ -192,6 +192,7 @@ enums! {
         SetStatus { node, from, to, now_unix_ms }, SetVoter { node, voter }, Remove { node },
         ApplySource { spec, expect_version }, DropSource { name }, Want { role, wanted }, Assign { at, changes },
         PutGrant { grant }, RevokeGrant { id }, SetDraining { node, draining, now_unix_ms },
+        Reach { node, source, version, reached, now_unix_ms }, Forgive { node, source, tries },
         Register { name, op, request },
     }
     AdminCall {
@@ -239,7 +240,8 @@ structs! {
     Candidate { mesh_name, expect, uuid, name, address, labels, door, outbound_only, knows }
     Enrolment { mesh, node, certificate, ca_certificate, authority, members }
     Authority { ca_key, bearer_key }
-    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining, registers }
+    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining, unreached, registers }
+    Unreached { since_unix_ms, tries, barred }
     Registers { changes, values, recent }
     Register { value, version }
     RecentChange { request, sum }
