@@ -18,6 +18,7 @@ use crate::{
     identity::{Keyring, NodeKey, key, token},
     raft::RaftNode,
     seams::Seams,
+    state::Archive,
     transport::{Endpoint, Switchboard},
 };
 
@@ -213,6 +214,17 @@ impl Mesh {
     /// The mesh's own keys, where this node keeps them: every voter does, a moment after it has become one.
     pub fn authority(&self) -> Option<Arc<Authority>> {
         self.inner.keyring.held().map(|held| held.keys.clone())
+    }
+
+    /// The whole control state, after everything that was committed before the call, with the mesh's keys. GL1005 on a
+    /// node that does not keep them.
+    pub async fn archive(&self) -> Result<Archive> {
+        let keys = self.authority().ok_or_else(|| {
+            let message = "this node does not keep the mesh's authority: ask one that votes";
+            MeshError::new(ErrorCode::Unsupported, message).at_node(self.node())
+        })?;
+        self.catch_up().await?;
+        Ok(Archive::new((*self.state()).clone(), (*keys).clone()))
     }
 
     /// Resolves once this node keeps the mesh's own keys.

@@ -119,6 +119,10 @@ pub enum AdminCall {
     UndrainNode {
         node: NodeId,
     },
+    /// A piece of the whole control state with the mesh's keys, from this byte on. Asked at a node that keeps the keys.
+    SaveSnapshot {
+        from: u64,
+    },
     /// The value of a register after everything that was committed before the call, at whichever node it is asked.
     ReadRegister {
         name: String,
@@ -154,6 +158,12 @@ pub enum AdminReply {
     },
     /// Without their secrets, which nobody is told again.
     Tokens(Vec<JoinTokenInfo>),
+    /// A piece of a snapshot of so many `bytes`, whose SHA-256 is `digest`: another digest than before, another snapshot.
+    Snapshot {
+        hex: String,
+        bytes: u64,
+        digest: String,
+    },
     /// A register as it was read, or as this change has made it. Version 0 and no value: there is none.
     Register {
         version: u64,

@@ -16,6 +16,8 @@ use crate::{NodeCtx, edge::port::SECRET_OPTIONS};
 pub const JOIN_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Nodes that one join token may admit.
 pub const JOIN_USES_MAX: u32 = 1_000;
+/// Bytes of a snapshot in one reply.
+const SNAPSHOT_PIECE_BYTES: usize = 512 << 10;
 /// Edges that one source may ask for.
 pub const REPLICAS_MAX: u32 = 64;
 
@@ -51,6 +53,7 @@ pub async fn run(ctx: &Arc<NodeCtx>, session: &Session, call: AdminCall) -> Resu
         AdminCall::IssueBearer { subject, roles, ttl_secs } => {
             super::bearer::issue(ctx, subject, roles, ttl_secs).await
         }
+        AdminCall::SaveSnapshot { from } => save_snapshot(ctx, from).await,
         AdminCall::ReadRegister { name } => {
             let (version, value) = ctx.mesh.read_register(&name).await?.map(|r| (r.version, r.value)).unzip();
             Ok(AdminReply::Register { version: version.unwrap_or(0), value })
@@ -116,6 +119,20 @@ async fn create_token(ctx: &NodeCtx, uses: u32, ttl_secs: u64, allowed: AllowedR
         Outcome::Refused(error) => Err(error),
         _ => Ok(AdminReply::Token { token: token::format(&minted) }),
     }
+}
+
+/// A piece of the snapshot. Each call makes it anew; the digest tells whether it still is the same.
+async fn save_snapshot(ctx: &NodeCtx, from: u64) -> Result<AdminReply> {
+    let bytes = ctx.mesh.archive().await?.pack()?;
+    let piece = bytes.get(from as usize..).unwrap_or_default();
+    let piece = &piece[..piece.len().min(SNAPSHOT_PIECE_BYTES)];
+    // It ends with the digest of all before.
+    let digest = hex(&bytes[bytes.len().saturating_sub(32)..]);
+    Ok(AdminReply::Snapshot { hex: hex(piece), bytes: bytes.len() as u64, digest })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn list_tokens(ctx: &NodeCtx) -> Vec<JoinTokenInfo> {

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use greylag_protocol::{
     ErrorCode, MeshError, MeshId, NodeId, NodeUuid, Result,
     messages::join::{Candidate, Enrolment, JoinBody, JoinReplyBody, JoinToken},
-    state::{Command, Grant, Member, MemberStatus, MeshFacts, Role, RoleCount, RoleWanted},
+    state::{Command, ControlState, Grant, Member, MemberStatus, MeshFacts, Role, RoleCount, RoleWanted},
 };
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -56,6 +56,7 @@ pub(crate) fn mint(name: &str, members: Vec<Candidate>, token: Option<&JoinToken
         ca_certificate,
         grant,
         members: members.into_iter().enumerate().map(founder).collect(),
+        restored: None,
     })
 }
 
@@ -178,6 +179,10 @@ impl FoundingDesk {
         let Some(members) = members else {
             return Err(MeshError::internal("the mesh cannot begin before all its founding members are enrolled"));
         };
+        if let Some(kept) = &founding.restored {
+            let members = members.into_iter().map(|member| (member.id, member)).collect();
+            return Ok(Command::Restore { state: Box::new(ControlState { members, ..(**kept).clone() }) });
+        }
         Ok(Command::Form {
             facts: MeshFacts {
                 id: founding.mesh,

@@ -5,6 +5,7 @@
 //! Raft call.
 
 mod apply;
+mod archive;
 mod grants;
 mod members;
 mod registers;
@@ -12,6 +13,7 @@ mod snapshot;
 mod sources;
 
 pub use apply::apply;
+pub use archive::Archive;
 pub use snapshot::{SNAPSHOT_BYTES_MAX, decode_snapshot, encode_snapshot};
 
 /// Members at a time.

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Grant, Member, MemberStatus, MeshFacts, RegisterOp, RegisterRequest, Role, RoleWanted, SourceSpec};
+use super::{
+    ControlState, Grant, Member, MemberStatus, MeshFacts, RegisterOp, RegisterRequest, Role, RoleWanted, SourceSpec,
+};
 use crate::{
     error::MeshError,
     ids::{Epoch, NodeId, NodeUuid, SourceName},
@@ -24,6 +26,10 @@ pub enum Command {
         grant: String,
         member: Member,
         now_unix_ms: u64,
+    },
+    /// The first command of a mesh that is made anew from a snapshot: everything that it kept, and the one member.
+    Restore {
+        state: Box<ControlState>,
     },
     /// A node's own facts have changed (address, door, labels, name, key).
     Describe {
@@ -135,6 +141,7 @@ impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Command::Form { members, .. } => write!(f, "form a mesh of {}", members.len()),
+            Command::Restore { .. } => f.write_str("restore a mesh"),
             Command::Admit { grant, .. } => write!(f, "admit by grant {grant}"),
             Command::Describe { node, .. } => write!(f, "describe {node}"),
             Command::SetStatus { node, to, .. } => write!(f, "set {node} {to:?}"),

@@ -187,7 +187,7 @@ enums! {
     RegisterExpect { Version(0), Value(0) }
     RegisterOp { Write { value }, CompareAndSet { expect, value }, Add { delta }, Remove }
     Command {
-        Form { facts, members, wanted, grants }, Admit { grant, member, now_unix_ms },
+        Form { facts, members, wanted, grants }, Restore { state }, Admit { grant, member, now_unix_ms },
         Describe { node, uuid, name, address, door, labels, outbound_only },
         SetStatus { node, from, to, now_unix_ms }, SetVoter { node, voter }, Remove { node },
         ApplySource { spec, expect_version }, DropSource { name }, Want { role, wanted }, Assign { at, changes },
@@ -198,9 +198,11 @@ enums! {
     AdminCall {
         ApplySource { spec, expect_version }, DropSource { name }, CreateJoinToken { uses, ttl_secs, allowed }, ListJoinTokens,
         RevokeJoinToken { id }, RemoveNode { node }, IssueBearer { subject, roles, ttl_secs },
-        DrainNode { node }, UndrainNode { node }, ReadRegister { name }, ChangeRegister { name, op, request },
+        DrainNode { node }, UndrainNode { node }, SaveSnapshot { from }, ReadRegister { name }, ChangeRegister { name, op, request },
     }
-    AdminReply { Applied { version, changed }, Token { token }, Tokens(0), Register { version, value }, Done }
+    AdminReply { Applied { version, changed }, Token { token }, Tokens(0), Snapshot { hex, bytes, digest },
+        Register { version, value }, Done,
+    }
 }
 
 structs! {
