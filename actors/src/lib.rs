@@ -18,6 +18,7 @@ pub mod peers;
 pub mod placement;
 pub mod planner;
 pub mod policy;
+mod reach;
 mod recut;
 pub mod supervision;
 pub mod task;

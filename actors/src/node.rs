@@ -6,7 +6,8 @@
 //! ├── peers        calls between role actors
 //! ├── edge-door    edge calls of other nodes
 //! ├── roles        coordinator, planner, policy, edge/…: never gives up, only slows down
-//! └── placement    starts and stops what is under `roles`
+//! ├── placement    starts and stops what is under `roles`
+//! └── reach        whether this node reaches the sources of its edges
 //! ```
 //!
 //! INVARIANT: after `shutdown` nothing of the node runs or holds its context.
@@ -32,7 +33,7 @@ use crate::{
     peers::{ClusterPeers, Peers, StreamPeers},
     placement::{ROLES, Reconciler, RoleSpecs},
     planner::{self, port::QueryEngine},
-    policy,
+    policy, reach,
     supervision::{Budget, ChildSpec, Strategy, Supervisor, SupervisorRef},
 };
 
@@ -104,7 +105,9 @@ impl Node {
         let roles = Supervisor::child_spec(&ctx.home, ROLES, Strategy::OneForOne, Budget::endless(), Vec::new);
         let reconciler = Reconciler::new(ctx.clone(), specs);
         let placement = ChildSpec::task(&ctx.home, "placement", move || reconciler.clone().run());
-        let children = [vec![peers_spec], services, vec![roles, placement]].concat();
+        let looking = ctx.clone();
+        let reach = ChildSpec::task(&ctx.home, "reach", move || reach::watch(looking.clone()));
+        let children = [vec![peers_spec], services, vec![roles, placement, reach]].concat();
         let root =
             Supervisor::spawn(&ctx.home, "node", Strategy::RestForOne, Budget::endless(), children, None).await?;
         Ok(Self { ctx, root })

@@ -14,5 +14,6 @@ pub mod seams;
 pub mod state;
 pub mod transport;
 
+pub use formation::{Restored, restore};
 pub use mesh::{Incoming, LinkState, Mesh, MeshStart};
 pub use seams::Seams;

@@ -7,7 +7,7 @@ use greylag_protocol::{
     ErrorCode, MeshError, MeshId, NodeId, Result,
     frame::StreamTag,
     messages::join::Authority,
-    state::{Command, ControlState, Outcome, Register, RegisterOp, RegisterRequest},
+    state::{AllowedRoles, Command, ControlState, Outcome, Register, RegisterOp, RegisterRequest},
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use crate::{
     identity::{Keyring, NodeKey, key, token},
     raft::RaftNode,
     seams::Seams,
+    state::Archive,
     transport::{Endpoint, Switchboard},
 };
 
@@ -220,12 +221,29 @@ impl Mesh {
         self.inner.keyring.held().map(|held| held.keys.clone())
     }
 
+    /// The whole control state, after everything that was committed before the call, with the mesh's keys. GL1005 on a
+    /// node that does not keep them.
+    pub async fn archive(&self) -> Result<Archive> {
+        let keys = self.authority().ok_or_else(|| {
+            let message = "this node does not keep the mesh's authority: ask one that votes";
+            MeshError::new(ErrorCode::Unsupported, message).at_node(self.node())
+        })?;
+        self.catch_up().await?;
+        Ok(Archive::new((*self.state()).clone(), (*keys).clone()))
+    }
+
+    /// Resolves once this node keeps the mesh's own keys.
+    pub async fn authority_given(&self) -> Arc<Authority> {
+        self.inner.keyring.given().await.keys.clone()
+    }
+
     /// A new join token for `uses` nodes, as text, valid for so long from now.
-    pub async fn create_join_token(&self, uses: u32, ttl: Duration) -> Result<String> {
+    /// Those nodes may be asked to do no more than `allowed`.
+    pub async fn create_join_token(&self, uses: u32, ttl: Duration, allowed: AllowedRoles) -> Result<String> {
         let state = self.state();
         let facts = state.mesh.as_ref().ok_or_else(|| MeshError::internal("the mesh has not been formed yet"))?;
         let expires_unix_ms = self.inner.seams.clock.unix_ms().saturating_add(ttl.as_millis() as u64);
-        let (token, grant) = token::mint(&facts.ca_certificate, uses, expires_unix_ms)?;
+        let (token, grant) = token::mint(&facts.ca_certificate, uses, expires_unix_ms, allowed)?;
         self.propose(Command::PutGrant { grant }).await?;
         Ok(token::format(&token))
     }

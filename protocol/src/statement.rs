@@ -14,7 +14,7 @@ use crate::{
     ids::{JobId, NodeId, QueryId, SourceName},
     prefix::Prefix,
     principal::Principal,
-    state::{RegisterOp, RegisterRequest, SourceSpec},
+    state::{AllowedRoles, RegisterOp, RegisterRequest, SourceSpec},
 };
 
 /// Batches of one result, in order, ending after the last row or at the first error. Dropping it cancels the query.
@@ -108,11 +108,14 @@ pub enum AdminCall {
     DropSource {
         name: SourceName,
     },
-    /// A join token for `uses` nodes, valid for `ttl_secs`.
+    /// A join token for `uses` nodes, valid for `ttl_secs`. Those nodes may be asked to do no more than `allowed`.
     CreateJoinToken {
         uses: u32,
         ttl_secs: u64,
+        #[serde(default)]
+        allowed: AllowedRoles,
     },
+    ListJoinTokens,
     RevokeJoinToken {
         id: String,
     },
@@ -134,6 +137,10 @@ pub enum AdminCall {
     UndrainNode {
         node: NodeId,
     },
+    /// A piece of the whole control state with the mesh's keys, from this byte on. Asked at a node that keeps the keys.
+    SaveSnapshot {
+        from: u64,
+    },
     /// The value of a register after everything that was committed before the call, at whichever node it is asked.
     ReadRegister {
         name: String,
@@ -147,6 +154,16 @@ pub enum AdminCall {
     },
 }
 
+/// A join token as it may be shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTokenInfo {
+    pub id: String,
+    pub uses_left: u32,
+    /// `u64::MAX`: never.
+    pub expires_unix_ms: u64,
+    pub allowed: AllowedRoles,
+}
+
 /// Answer to an [`AdminCall`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum AdminReply {
@@ -156,6 +173,14 @@ pub enum AdminReply {
     },
     Token {
         token: String,
+    },
+    /// Without their secrets, which nobody is told again.
+    Tokens(Vec<JoinTokenInfo>),
+    /// A piece of a snapshot of so many `bytes`, whose SHA-256 is `digest`: another digest than before, another snapshot.
+    Snapshot {
+        hex: String,
+        bytes: u64,
+        digest: String,
     },
     /// A register as it was read, or as this change has made it. Version 0 and no value: there is none.
     Register {

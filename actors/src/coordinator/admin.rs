@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 use greylag_cluster::identity::token;
 use greylag_protocol::{
     ErrorCode, MeshError, NodeId, Result,
-    state::{Command, Outcome, SourceSpec},
-    statement::{AdminCall, AdminReply, Session},
+    state::{AllowedRoles, Command, Grant, Outcome, SourceSpec},
+    statement::{AdminCall, AdminReply, JoinTokenInfo, Session},
 };
 
 use crate::{NodeCtx, edge::port::SECRET_OPTIONS};
@@ -16,8 +16,8 @@ use crate::{NodeCtx, edge::port::SECRET_OPTIONS};
 pub const JOIN_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Nodes that one join token may admit.
 pub const JOIN_USES_MAX: u32 = 1_000;
-/// Longest validity of a bearer token.
-pub const BEARER_TTL_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// Bytes of a snapshot in one reply.
+const SNAPSHOT_PIECE_BYTES: usize = 512 << 10;
 /// Edges that one source may ask for.
 pub const REPLICAS_MAX: u32 = 64;
 
@@ -41,7 +41,8 @@ pub async fn run(ctx: &Arc<NodeCtx>, session: &Session, call: AdminCall) -> Resu
             }
             done(ctx.mesh.propose(Command::DropSource { name }).await?)
         }
-        AdminCall::CreateJoinToken { uses, ttl_secs } => create_token(ctx, uses, ttl_secs).await,
+        AdminCall::CreateJoinToken { uses, ttl_secs, allowed } => create_token(ctx, uses, ttl_secs, allowed).await,
+        AdminCall::ListJoinTokens => Ok(AdminReply::Tokens(list_tokens(ctx))),
         AdminCall::RevokeJoinToken { id } => done(ctx.mesh.propose(Command::RevokeGrant { id }).await?),
         AdminCall::RemoveNode { node } => {
             check_member(ctx, node)?;
@@ -49,7 +50,10 @@ pub async fn run(ctx: &Arc<NodeCtx>, session: &Session, call: AdminCall) -> Resu
         }
         AdminCall::DrainNode { node } => drain(ctx, node, true).await,
         AdminCall::UndrainNode { node } => drain(ctx, node, false).await,
-        AdminCall::IssueBearer { subject, roles, ttl_secs } => issue_bearer(ctx, &subject, &roles, ttl_secs),
+        AdminCall::IssueBearer { subject, roles, ttl_secs } => {
+            super::bearer::issue(ctx, subject, roles, ttl_secs).await
+        }
+        AdminCall::SaveSnapshot { from } => save_snapshot(ctx, from).await,
         AdminCall::ReadRegister { name } => {
             let (version, value) = ctx.mesh.read_register(&name).await?.map(|r| (r.version, r.value)).unzip();
             Ok(AdminReply::Register { version: version.unwrap_or(0), value })
@@ -99,7 +103,10 @@ fn check_source(ctx: &NodeCtx, spec: &SourceSpec) -> Result<()> {
     ctx.connectors.validate(spec)
 }
 
-async fn create_token(ctx: &NodeCtx, uses: u32, ttl_secs: u64) -> Result<AdminReply> {
+async fn create_token(ctx: &NodeCtx, uses: u32, ttl_secs: u64, allowed: AllowedRoles) -> Result<AdminReply> {
+    if allowed.as_ref().is_some_and(|allowed| allowed.is_empty()) {
+        return Err(MeshError::new(ErrorCode::InvalidResource, "`allowed` names no role: leave it out to allow all"));
+    }
     if !(1..=JOIN_USES_MAX).contains(&uses) {
         let message = format!("`uses` must be between 1 and {JOIN_USES_MAX}");
         return Err(MeshError::new(ErrorCode::InvalidResource, message));
@@ -107,29 +114,38 @@ async fn create_token(ctx: &NodeCtx, uses: u32, ttl_secs: u64) -> Result<AdminRe
     let ttl_ms = ttl_ms(ttl_secs, JOIN_TTL_MAX)?;
     let state = ctx.mesh.state();
     let facts = state.mesh.as_ref().ok_or_else(|| MeshError::internal("the mesh has not been founded"))?;
-    let (minted, grant) = token::mint(&facts.ca_certificate, uses, ctx.seams.clock.unix_ms() + ttl_ms)?;
+    let (minted, grant) = token::mint(&facts.ca_certificate, uses, ctx.seams.clock.unix_ms() + ttl_ms, allowed)?;
     match ctx.mesh.propose(Command::PutGrant { grant }).await? {
         Outcome::Refused(error) => Err(error),
         _ => Ok(AdminReply::Token { token: token::format(&minted) }),
     }
 }
 
-fn issue_bearer(ctx: &NodeCtx, subject: &str, roles: &[String], ttl_secs: u64) -> Result<AdminReply> {
-    if subject.trim().is_empty() {
-        return Err(MeshError::new(ErrorCode::InvalidResource, "`subject` must not be empty"));
-    }
-    ttl_ms(ttl_secs, BEARER_TTL_MAX)?;
-    let missing = |message: &str| MeshError::new(ErrorCode::Unsupported, message).at_node(ctx.node);
-    let authority = ctx
-        .mesh
-        .authority()
-        .ok_or_else(|| missing("this node does not keep the mesh's authority: ask one of the founding nodes"))?;
-    let issuer = ctx.bearer.as_ref().ok_or_else(|| missing("this node has no door that issues bearer tokens"))?;
-    let token = issuer.issue(&authority, subject, roles, ttl_secs, ctx.seams.clock.unix_ms())?;
-    Ok(AdminReply::Token { token })
+/// A piece of the snapshot. Each call makes it anew; the digest tells whether it still is the same.
+async fn save_snapshot(ctx: &NodeCtx, from: u64) -> Result<AdminReply> {
+    let bytes = ctx.mesh.archive().await?.pack()?;
+    let piece = bytes.get(from as usize..).unwrap_or_default();
+    let piece = &piece[..piece.len().min(SNAPSHOT_PIECE_BYTES)];
+    // It ends with the digest of all before.
+    let digest = hex(&bytes[bytes.len().saturating_sub(32)..]);
+    Ok(AdminReply::Snapshot { hex: hex(piece), bytes: bytes.len() as u64, digest })
 }
 
-fn ttl_ms(ttl_secs: u64, max: Duration) -> Result<u64> {
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn list_tokens(ctx: &NodeCtx) -> Vec<JoinTokenInfo> {
+    let shown = |grant: &Grant| JoinTokenInfo {
+        id: grant.id.clone(),
+        uses_left: grant.uses_left,
+        expires_unix_ms: grant.expires_unix_ms,
+        allowed: grant.allowed.clone(),
+    };
+    ctx.mesh.state().grants.values().map(shown).collect()
+}
+
+pub(super) fn ttl_ms(ttl_secs: u64, max: Duration) -> Result<u64> {
     if ttl_secs == 0 || ttl_secs > max.as_secs() {
         let message = format!("`ttl_secs` must be between 1 and {}", max.as_secs());
         return Err(MeshError::new(ErrorCode::InvalidResource, message));

@@ -8,6 +8,7 @@
 
 mod actor;
 mod admin;
+mod bearer;
 mod book;
 mod catalog;
 mod circuits;

@@ -25,6 +25,7 @@ use greylag_config::Limits;
 use greylag_protocol::{
     ErrorCode, MeshError, Result, SourceName,
     frame::StreamTag,
+    messages::join::Authority,
     principal::{Principal, PrincipalKind},
     state::{Role, SourceSpec},
     statement::{AdminCall, AdminReply, Delivery, RunningStatement, Session, SessionOptions, StatementService},
@@ -35,7 +36,8 @@ use self::{
     source::{FakeConnectors, FakeSource, NoSecrets, value},
 };
 use crate::{
-    coordinator, edge,
+    coordinator::{self, port::BearerIssuer},
+    edge,
     fixture::{PATIENCE, config, free_ports, mesh, until},
     node::{Node, NodeParts, PeersKind, context},
     placement::RoleSpecs,
@@ -44,6 +46,15 @@ use crate::{
 
 /// Rows in a batch of these tests.
 const BATCH_ROWS: u32 = 100;
+
+/// Its tokens say what they are for.
+struct PlainIssuer;
+
+impl BearerIssuer for PlainIssuer {
+    fn issue(&self, _: &Authority, subject: &str, roles: &[String], ttl_secs: u64, _: u64) -> Result<String> {
+        Ok(format!("{subject} {} {ttl_secs}", roles.join(",")))
+    }
+}
 
 /// Nodes 0.. of one mesh, in the order of their configuration. Node 0 coordinates; nodes from 1 on may be edges.
 struct World {
@@ -79,7 +90,7 @@ impl World {
                 engine: Arc::new(FakeEngine),
                 connectors: Arc::new(FakeConnectors { edge: which, source: source.clone() }),
                 secrets: Arc::new(NoSecrets),
-                bearer: None,
+                bearer: Some(Arc::new(PlainIssuer)),
                 limits: limits.clone(),
                 timing: Default::default(),
                 peers: PeersKind::Stream,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use arrow::array::AsArray;
 use greylag_protocol::{
     ErrorCode, JobId, NodeId, QueryId, SourceName,
-    messages::control::TableName,
-    state::{Command, RegisterOp, RegisterRequest, Role, RoleCount, RoleWanted, SourceSpec},
+    messages::control::{BearerClaim, BearerRequest, ControlReply, ControlRequest, TableName},
+    state::{Allowed, Command, RegisterOp, RegisterRequest, Role, RoleCount, RoleWanted, SourceSpec},
     statement::{AdminCall, JobState},
 };
 
@@ -207,7 +207,7 @@ async fn a_source_is_refused_found_and_forgotten() {
 async fn tokens_are_made_for_admins_alone() {
     let world = World::start(1, 10, Limits::default()).await;
     let statements = world.statements();
-    let create = |uses, ttl_secs| AdminCall::CreateJoinToken { uses, ttl_secs };
+    let create = |uses, ttl_secs| AdminCall::CreateJoinToken { uses, ttl_secs, allowed: None };
     assert_eq!(statements.admin(&anybody(), create(1, 60)).await.unwrap_err().code, ErrorCode::Denied);
     for wrong in [create(0, 60), create(1, 0), create(1, u64::MAX)] {
         assert_eq!(statements.admin(&admin(), wrong).await.unwrap_err().code, ErrorCode::InvalidResource);
@@ -217,12 +217,60 @@ async fn tokens_are_made_for_admins_alone() {
     let state = world.node(0).ctx().mesh.state();
     assert_eq!(state.grants[&parsed.id].uses_left, 2);
     assert!(parsed.ca_pin.is_some());
+    let edges = Some([Allowed::AnyEdge].into());
+    let limited = AdminCall::CreateJoinToken { uses: 1, ttl_secs: 60, allowed: edges.clone() };
+    statements.admin(&admin(), limited).await.unwrap();
+    let none = AdminCall::CreateJoinToken { uses: 1, ttl_secs: 60, allowed: Some(Default::default()) };
+    assert_eq!(statements.admin(&admin(), none).await.unwrap_err().code, ErrorCode::InvalidResource);
+    let listed = statements.admin(&admin(), AdminCall::ListJoinTokens).await.unwrap();
+    let AdminReply::Tokens(listed) = listed else { panic!() };
+    let of = |wanted: &str| listed.iter().find(|token| token.id == wanted);
+    assert_eq!(of(&parsed.id).map(|token| (token.uses_left, &token.allowed)), Some((2, &None)));
+    assert!(listed.iter().any(|token| token.uses_left == 1 && token.allowed == edges));
     statements.admin(&admin(), AdminCall::RevokeJoinToken { id: parsed.id.clone() }).await.unwrap();
     assert!(!world.node(0).ctx().mesh.state().grants.contains_key(&parsed.id));
-    // No door's crate is plugged in here.
-    let bearer = AdminCall::IssueBearer { subject: "ada".into(), roles: Vec::new(), ttl_secs: 60 };
-    assert_eq!(statements.admin(&admin(), bearer).await.unwrap_err().code, ErrorCode::Unsupported);
     drop(statements);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bearer_token_is_had_at_any_node_and_by_coordinators_alone() {
+    let world = World::start(2, 10, Limits::default()).await;
+    let bearer = || AdminCall::IssueBearer { subject: "ada".into(), roles: vec!["r".into()], ttl_secs: 60 };
+    let keeps = |which: usize| world.node(which).ctx().mesh.authority().is_some();
+    assert_ne!(keeps(0), keeps(1), "one of two votes");
+    for which in [0, 1] {
+        let statements = world.node(which).statements();
+        assert_eq!(statements.admin(&anybody(), bearer()).await.unwrap_err().code, ErrorCode::Denied);
+        let reply = statements.admin(&admin(), bearer()).await.unwrap();
+        assert!(matches!(&reply, AdminReply::Token { token } if token == "ada r 60"), "{reply:?}");
+        let empty = AdminCall::IssueBearer { subject: " ".into(), roles: Vec::new(), ttl_secs: 60 };
+        assert_eq!(statements.admin(&admin(), empty).await.unwrap_err().code, ErrorCode::InvalidResource);
+    }
+    // A request in another's name, for another node, or of long ago.
+    let (keeper, other) = if keeps(0) { (0, 1) } else { (1, 0) };
+    let asker = world.node(other).ctx();
+    let now = asker.seams.clock.unix_ms();
+    for (claimed, to, asked_unix_ms, expected) in [
+        (other, keeper, now, None),
+        (keeper, keeper, now, Some(ErrorCode::BadSignature)),
+        (other, other, now, Some(ErrorCode::Denied)),
+        (other, keeper, now - 3_600_000, Some(ErrorCode::Denied)),
+    ] {
+        let (subject, roles, ttl_secs) = ("eve".to_owned(), vec!["admin".to_owned()], 60);
+        let (of, to) = (world.id(claimed), world.id(to));
+        let claim = BearerClaim { asker: of, keeper: to, asked_unix_ms, subject, roles, ttl_secs };
+        let signature = asker.mesh.sign(&claim.signed_bytes().unwrap());
+        let request = ControlRequest::IssueBearer(BearerRequest { claim, signature });
+        let peers = asker.peers().unwrap();
+        let reply = peers.call(world.id(keeper), &Role::Coordinator, request, Duration::from_secs(5)).await;
+        let refused = match reply {
+            Ok(ControlReply::Bearer(_)) => None,
+            Ok(ControlReply::Error(error)) | Err(error) => Some(error.code),
+            Ok(other) => panic!("{other:?}"),
+        };
+        assert_eq!(refused, expected);
+    }
     world.stop().await;
 }
 

@@ -98,6 +98,7 @@ impl Admissions {
             status: MemberStatus::Up,
             status_since_unix_ms: now_unix_ms,
             public_key,
+            allowed: None,
         };
         let admitted = self.proposer.propose(Command::Admit { grant: token.to_owned(), member, now_unix_ms }).await?;
         let Outcome::Admitted { node, .. } = admitted else {

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use greylag_protocol::{
     ErrorCode, MeshError, MeshId, NodeId, NodeUuid, Result,
     messages::join::{Candidate, Enrolment, JoinBody, JoinReplyBody, JoinToken},
-    state::{Command, Grant, Member, MemberStatus, MeshFacts, Role, RoleCount, RoleWanted},
+    state::{Command, ControlState, Grant, Member, MemberStatus, MeshFacts, Role, RoleCount, RoleWanted},
 };
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -46,6 +46,7 @@ pub(crate) fn mint(name: &str, members: Vec<Candidate>, token: Option<&JoinToken
         secret: token.secret.clone(),
         uses_left: 0,
         expires_unix_ms: u64::MAX,
+        allowed: None,
     });
     Ok(Founding {
         mesh,
@@ -55,6 +56,7 @@ pub(crate) fn mint(name: &str, members: Vec<Candidate>, token: Option<&JoinToken
         ca_certificate,
         grant,
         members: members.into_iter().enumerate().map(founder).collect(),
+        restored: None,
     })
 }
 
@@ -177,6 +179,10 @@ impl FoundingDesk {
         let Some(members) = members else {
             return Err(MeshError::internal("the mesh cannot begin before all its founding members are enrolled"));
         };
+        if let Some(kept) = &founding.restored {
+            let members = members.into_iter().map(|member| (member.id, member)).collect();
+            return Ok(Command::Restore { state: Box::new(ControlState { members, ..(**kept).clone() }) });
+        }
         Ok(Command::Form {
             facts: MeshFacts {
                 id: founding.mesh,
@@ -212,5 +218,6 @@ fn member(founder: &Founder, unix_ms: u64) -> Option<Member> {
         status: MemberStatus::Up,
         status_since_unix_ms: unix_ms,
         public_key: founder.public_key.clone()?,
+        allowed: None,
     })
 }

@@ -9,6 +9,7 @@
 //! | `desk` | being asked |
 //! | `founding` | what the founder does |
 //! | `admission` | what a member does for a joiner |
+//! | `restore` | a lost mesh made anew from a snapshot |
 //!
 //! INVARIANT: no two meshes come of one set of nodes. A node stores one enrolment and no second one, a founder
 //! initialises the log only once every founding member has stored its own, and who has stored one never founds.
@@ -20,11 +21,13 @@ mod core;
 mod core_test;
 mod desk;
 mod founding;
+mod restore;
 mod roster;
 mod seek;
 
 pub(crate) use admission::Admissions;
 pub(crate) use desk::JoinDesk;
 pub(crate) use founding::{FoundingDesk, found, mint};
+pub use restore::{Restored, restore};
 pub(crate) use roster::FOUNDERS_MAX;
 pub(crate) use seek::{Seeker, Sought};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use greylag_protocol::{
     ErrorCode, MeshError, MeshId, NodeId, NodeUuid, Result,
     messages::join::{Authority, Candidate, Enrolment},
-    state::Grant,
+    state::{ControlState, Grant},
     wire,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -50,6 +50,8 @@ pub(crate) struct Founding {
     pub grant: Option<Grant>,
     /// In order of id.
     pub members: Vec<Founder>,
+    /// What it is made anew from, if it is.
+    pub restored: Option<Box<ControlState>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,10 @@
 //! Join tokens as people pass them on: `gl1.<sha256 of the CA certificate, hex, or ->.<id>.<secret, hex>`.
 
-use greylag_protocol::{ErrorCode, MeshError, Result, messages::join::JoinToken, state::Grant};
+use greylag_protocol::{
+    ErrorCode, MeshError, Result,
+    messages::join::JoinToken,
+    state::{AllowedRoles, Grant},
+};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::certificate::fingerprint;
@@ -45,10 +49,15 @@ pub fn format(token: &JoinToken) -> String {
 }
 
 /// A new token for a mesh with this CA certificate, and the grant to put into the log for it.
-pub fn mint(ca_certificate: &[u8], uses: u32, expires_unix_ms: u64) -> Result<(JoinToken, Grant)> {
+pub fn mint(
+    ca_certificate: &[u8],
+    uses: u32,
+    expires_unix_ms: u64,
+    allowed: AllowedRoles,
+) -> Result<(JoinToken, Grant)> {
     let mut token = mint_unpinned()?;
     token.ca_pin = Some(fingerprint(ca_certificate));
-    let grant = Grant { id: token.id.clone(), secret: token.secret.clone(), uses_left: uses, expires_unix_ms };
+    let grant = Grant { id: token.id.clone(), secret: token.secret.clone(), uses_left: uses, expires_unix_ms, allowed };
     Ok((token, grant))
 }
 
@@ -86,7 +95,7 @@ mod tests {
     fn a_token_survives_its_text() {
         let unpinned = mint_unpinned().unwrap();
         assert_eq!(parse(&format(&unpinned)).unwrap(), unpinned);
-        let (pinned, grant) = mint(b"certificate", 3, 99).unwrap();
+        let (pinned, grant) = mint(b"certificate", 3, 99, None).unwrap();
         assert_eq!(pinned.ca_pin, Some(fingerprint(b"certificate")));
         assert_eq!((&grant.id, &grant.secret, grant.uses_left), (&pinned.id, &pinned.secret, 3));
         assert_eq!(parse(&format!(" {}\n", format(&pinned))).unwrap(), pinned);

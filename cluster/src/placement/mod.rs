@@ -3,7 +3,7 @@
 
 mod plan;
 
-pub use plan::{NODE_LABEL, plan};
+pub use plan::{DOMAIN_LABEL, NODE_LABEL, plan};
 
 #[cfg(test)]
 mod plan_test;

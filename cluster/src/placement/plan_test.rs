@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use greylag_protocol::{
     NodeId, SourceName,
-    state::{ControlState, Member, MemberStatus, Role, RoleChange, RoleCount, RoleWanted},
+    state::{ControlState, Member, MemberStatus, Role, RoleChange, RoleCount, RoleWanted, Unreached},
 };
 use proptest::prelude::*;
 
-use super::plan;
+use super::{DOMAIN_LABEL, plan};
 use crate::state::fixture::member;
 
 fn edge(source: &str) -> Role {
@@ -115,6 +115,73 @@ fn labels_decide_and_node_is_the_name() {
     // A holder that lost the label loses the role.
     hold(&mut state, edge("by_site"), &[1, 2]);
     assert_eq!(planned(&state, &edge("by_site")), [2]);
+}
+
+#[test]
+fn a_member_is_given_nothing_that_its_token_does_not_allow() {
+    let mut state = mesh(&[(1, Up), (2, Up), (3, Up)]);
+    let allow = |roles: &[&str]| Some(roles.iter().map(|role| role.parse().unwrap()).collect());
+    state.members.get_mut(&NodeId(2)).unwrap().allowed = allow(&["edge:a"]);
+    state.members.get_mut(&NodeId(3)).unwrap().allowed = allow(&["edge", "policy"]);
+    for role in [Role::Coordinator, Role::Policy, edge("a"), edge("b")] {
+        state.wanted.insert(role, wanted(All, &[]));
+    }
+    assert_eq!(planned(&state, &Role::Coordinator), [1]);
+    assert_eq!(planned(&state, &Role::Planner), [1]);
+    assert_eq!(planned(&state, &Role::Policy), [1, 3]);
+    assert_eq!(planned(&state, &edge("a")), [1, 2, 3]);
+    assert_eq!(planned(&state, &edge("b")), [1, 3]);
+}
+
+fn in_zones(state: &mut ControlState, zones: &[(u64, &str)]) {
+    for (id, zone) in zones {
+        state.members.get_mut(&NodeId(*id)).unwrap().labels.insert(DOMAIN_LABEL.to_owned(), (*zone).to_owned());
+    }
+}
+
+fn bar(state: &mut ControlState, source: &str, nodes: &[u64]) {
+    let entry = Unreached { since_unix_ms: 0, tries: 1, barred: true };
+    let nodes = nodes.iter().map(|id| (NodeId(*id), entry)).collect();
+    state.unreached.insert(SourceName::new(source).unwrap(), nodes);
+}
+
+#[test]
+fn seats_are_spread_over_failure_domains_and_not_moved_for_it() {
+    let mut state = mesh(&[(1, Up), (2, Up), (3, Up), (4, Up), (5, Up)]);
+    in_zones(&mut state, &[(1, "a"), (2, "a"), (3, "b"), (4, "b")]);
+    state.wanted.insert(Role::Policy, wanted(AtMost(3), &[]));
+    assert_eq!(planned(&state, &Role::Policy), [1, 3, 5], "the fifth is a domain of its own");
+    hold(&mut state, Role::Policy, &[1, 2, 3]);
+    assert_eq!(plan(&state), [], "a better spread is not worth a move");
+    state.wanted.insert(Role::Policy, wanted(AtMost(2), &[]));
+    assert_eq!(planned(&state, &Role::Policy), [1, 3], "of a crowded domain one goes first");
+    state.members.get_mut(&NodeId(1)).unwrap().status = Down;
+    hold(&mut state, Role::Policy, &[1, 3]);
+    assert_eq!(planned(&state, &Role::Policy), [2, 3]);
+}
+
+#[test]
+fn an_edge_goes_to_who_reaches_its_source_if_there_is_one() {
+    let mut state = mesh(&[(1, Up), (2, Up), (3, Down)]);
+    state.wanted.insert(edge("a"), wanted(AtMost(1), &[]));
+    state.wanted.insert(edge("b"), wanted(AtMost(1), &[]));
+    hold(&mut state, edge("a"), &[1]);
+    hold(&mut state, edge("b"), &[1]);
+    bar(&mut state, "a", &[1]);
+    assert_eq!(planned(&state, &edge("a")), [2]);
+    assert_eq!(planned(&state, &edge("b")), [1], "of another source nothing was said");
+    // Nobody reaches it: it stays where it is, and one of them has it at least.
+    bar(&mut state, "a", &[1, 2]);
+    assert_eq!(plan(&state), []);
+    state.held.remove(&edge("a"));
+    assert_eq!(planned(&state, &edge("a")), [2]);
+    // Two seats: who cannot reach it keeps the seat that nobody else can take.
+    state.wanted.insert(edge("a"), wanted(AtMost(2), &[]));
+    hold(&mut state, edge("a"), &[1, 2]);
+    bar(&mut state, "a", &[1]);
+    assert_eq!(plan(&state), []);
+    state.members.get_mut(&NodeId(3)).unwrap().status = Up;
+    assert_eq!(planned(&state, &edge("a")), [2, 3]);
 }
 
 #[test]
@@ -279,6 +346,49 @@ proptest! {
             prop_assert!(!idle || holders.iter().all(up));
             let draining = holders.iter().any(|n| state.draining.contains(n));
             prop_assert!(!draining || !holders.iter().any(up));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    /// Nodes go down and come back in any order: a loss moves no more than what the lost one held, a return moves nothing,
+    /// and what is placed once is not planned again.
+    #[test]
+    fn ups_and_downs_move_no_more_than_they_must(
+        steps in prop::collection::vec(1u64..7, 1..60),
+        counts in prop::collection::vec(1u32..4, 3),
+        zoned in any::<bool>(),
+    ) {
+        let mut state = mesh(&(1..7).map(|id| (id, Up)).collect::<Vec<_>>());
+        if zoned {
+            in_zones(&mut state, &[(1, "a"), (2, "a"), (3, "b"), (4, "b"), (5, "c"), (6, "c")]);
+        }
+        for (role, count) in [Role::Policy, edge("a"), edge("b")].into_iter().zip(counts) {
+            state.wanted.insert(role, wanted(AtMost(count), &[]));
+        }
+        let first = plan(&state);
+        carry_out(&mut state, &first);
+        for id in steps {
+            let member = state.members.get_mut(&NodeId(id)).unwrap();
+            let lost = member.status == Up;
+            member.status = if lost { Down } else { Up };
+            let changes = plan(&state);
+            for change in changes.iter().filter(|change| !change.held) {
+                let of = state.member(change.node).unwrap();
+                prop_assert_eq!(of.status, Down, "{:?} takes a role from one that is up", change);
+            }
+            let given = changes.iter().filter(|change| change.held).count();
+            let taken = changes.len() - given;
+            if lost {
+                prop_assert!(given <= state.roles_of(NodeId(id)).len(), "more moves than it held: {:?}", changes);
+            } else {
+                // It takes only what nobody who is up has had: seats that were waiting for somebody.
+                let alone = changes.iter().filter(|change| change.held).all(|change| change.node == NodeId(id));
+                prop_assert!(alone && given >= taken || changes.is_empty(), "{:?}", changes);
+            }
+            carry_out(&mut state, &changes);
+            prop_assert_eq!(plan(&state), []);
         }
     }
 }

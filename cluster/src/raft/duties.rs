@@ -6,13 +6,17 @@
 use std::collections::BTreeSet;
 
 use greylag_protocol::{
-    NodeId,
-    state::{Command, ControlState, Member, MemberStatus, Role, RoleChange},
+    NodeId, SourceName,
+    state::{Command, ControlState, Member, MemberStatus, Role, RoleChange, Unreached},
 };
 
 use super::seats::seats;
 use crate::placement::plan;
 
+/// Time for which an edge that could not be served by a node is not given to it again, if others can take it; doubled
+/// each time that it has failed again.
+const UNREACHED_PAUSE_MS: u64 = 30_000;
+const UNREACHED_DOUBLINGS_MAX: u32 = 6;
 /// Role changes committed at once; the rest follows.
 const ASSIGN_CHANGES_MAX: usize = 4096;
 
@@ -66,6 +70,7 @@ pub(super) fn duties(sight: &Sight<'_>) -> Vec<Duty> {
     }
     duties.extend(log_membership(sight));
     duties.extend(voter_flags(sight));
+    duties.extend(forgiven(sight));
     // Placement holds at the epoch it was computed from: nothing else may be about to raise it.
     if !duties.iter().any(|duty| matches!(duty, Duty::Propose(_))) {
         let mut changes = plan(sight.state);
@@ -142,6 +147,19 @@ fn log_membership(sight: &Sight<'_>) -> Option<Duty> {
         return Some(Duty::AddLearner { node: member.id, address: member.address.clone() });
     }
     voters.map(Duty::ChangeVoters)
+}
+
+/// Nodes whose back-off from a source is over.
+fn forgiven(sight: &Sight<'_>) -> Vec<Duty> {
+    let entries = sight.state.unreached.iter().flat_map(|(source, nodes)| nodes.iter().map(move |of| (source, of)));
+    let over = entries.filter(|(_, (_, entry))| {
+        let doublings = entry.tries.saturating_sub(1).min(UNREACHED_DOUBLINGS_MAX);
+        entry.barred && entry.since_unix_ms.abs_diff(sight.now_unix_ms) >= UNREACHED_PAUSE_MS << doublings
+    });
+    let forgive = |(source, (node, entry)): (&SourceName, (&NodeId, &Unreached))| {
+        Duty::Propose(Command::Forgive { node: *node, source: source.clone(), tries: entry.tries })
+    };
+    over.map(forgive).collect()
 }
 
 /// The state tells everybody who votes.

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use greylag_protocol::{
-    Epoch, NodeId,
-    state::{Command, ControlState, MemberStatus, Role, RoleChange, RoleCount, RoleWanted},
+    Epoch, NodeId, SourceName,
+    state::{Command, ControlState, MemberStatus, Role, RoleChange, RoleCount, RoleWanted, Unreached},
 };
 
 use super::duties::{Duty, LogMembership, Sight, duties};
@@ -18,6 +18,7 @@ pub(super) struct Scene {
     pub gone: BTreeSet<NodeId>,
     pub lost: BTreeSet<NodeId>,
     pub disk_refuses: bool,
+    pub now_unix_ms: u64,
 }
 
 pub(super) fn nodes(ids: impl IntoIterator<Item = u64>) -> BTreeSet<NodeId> {
@@ -45,6 +46,7 @@ impl Scene {
             gone: BTreeSet::new(),
             lost: BTreeSet::new(),
             disk_refuses: false,
+            now_unix_ms: 9,
         }
     }
 
@@ -63,7 +65,7 @@ impl Scene {
     }
 
     pub fn duties(&self) -> Vec<Duty> {
-        let Self { state, log, connected, gone, lost, disk_refuses } = self;
+        let Self { state, log, connected, gone, lost, disk_refuses, now_unix_ms } = self;
         duties(&Sight {
             me: NodeId(1),
             state,
@@ -71,7 +73,7 @@ impl Scene {
             connected,
             gone,
             lost,
-            now_unix_ms: 9,
+            now_unix_ms: *now_unix_ms,
             drain_grace_ms: 5,
             disk_refuses: *disk_refuses,
         })
@@ -204,4 +206,19 @@ fn roles_are_placed_when_nothing_else_moves_the_epoch() {
     let mut scene = Scene::new(2, 1);
     scene.state.members.get_mut(&NodeId(2)).unwrap().voter = true;
     assert_eq!(scene.duties(), [Duty::Propose(Command::SetVoter { node: NodeId(2), voter: false })]);
+}
+
+#[test]
+fn a_node_that_could_not_reach_a_source_is_forgiven_later_each_time() {
+    for (tries, pause) in [(1, 30_000u64), (2, 60_000), (3, 120_000), (7, 1_920_000), (60, 1_920_000)] {
+        let mut scene = Scene::new(3, 3);
+        let entry = Unreached { since_unix_ms: 9 + 5_000_000 - pause, tries, barred: true };
+        let source = SourceName::new("s").unwrap();
+        scene.now_unix_ms = 9 + 5_000_000;
+        scene.state.unreached.insert(source.clone(), [(NodeId(2), entry)].into());
+        let forgive = Duty::Propose(Command::Forgive { node: NodeId(2), source, tries });
+        assert!(scene.duties().contains(&forgive), "{tries}");
+        scene.now_unix_ms -= 1;
+        assert!(!scene.duties().contains(&forgive), "{tries}");
+    }
 }

@@ -18,9 +18,7 @@ use greylag_protocol::{
 };
 
 use super::duties::{Sight, is_up};
-
-/// Voters are spread over the values of this label; a node without it is a domain of its own.
-pub(super) const DOMAIN_LABEL: &str = "zone";
+use crate::placement::DOMAIN_LABEL;
 
 /// The voters there should be, if they are others than now.
 pub(super) fn seats(sight: &Sight<'_>) -> Option<BTreeSet<NodeId>> {
@@ -85,7 +83,7 @@ fn added(sight: &Sight<'_>) -> Option<BTreeSet<NodeId>> {
 fn given_up(sight: &Sight<'_>) -> Option<BTreeSet<NodeId>> {
     let mut voters = sight.log.voters.clone();
     // Whoever could vote, up or not, and whoever does.
-    let eligible = sight.state.members.values().filter(|m| !m.outbound_only || voters.contains(&m.id)).count();
+    let eligible = sight.state.members.values().filter(|m| is_able(m) || voters.contains(&m.id)).count();
     let size = size_for(eligible);
     while voters.len() > size {
         let rank = |node: NodeId| (node != sight.me, !is_up(sight, node), crowd(sight, &voters, node), node);
@@ -95,9 +93,14 @@ fn given_up(sight: &Sight<'_>) -> Option<BTreeSet<NodeId>> {
     (voters.len() < sight.log.voters.len()).then_some(voters)
 }
 
-/// Members that can vote: up, in contact, not leaving, and such that others can dial them.
+/// Such that others can dial it, and that its token lets it vote.
+fn is_able(member: &Member) -> bool {
+    !member.outbound_only && member.may_vote()
+}
+
+/// Members that can vote: up, in contact, not leaving, and able to.
 fn able<'a>(sight: &'a Sight<'_>) -> impl Iterator<Item = &'a Member> {
-    sight.state.members.values().filter(|member| !member.outbound_only && is_up(sight, member.id))
+    sight.state.members.values().filter(|member| is_able(member) && is_up(sight, member.id))
 }
 
 /// Those of them that learn and have caught up.

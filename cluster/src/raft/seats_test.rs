@@ -12,9 +12,8 @@ use proptest::prelude::*;
 use super::{
     duties::Duty,
     duties_test::{Scene, nodes},
-    seats::DOMAIN_LABEL,
 };
-use crate::state::apply;
+use crate::{placement::DOMAIN_LABEL, state::apply};
 
 /// The voters that the leader would make, if others than now.
 fn voters(scene: &Scene) -> Option<Vec<u64>> {
@@ -35,6 +34,14 @@ fn in_zones(scene: &mut Scene, zones: &[(u64, &str)]) {
         let labels = &mut scene.state.members.get_mut(&NodeId(*id)).unwrap().labels;
         labels.insert(DOMAIN_LABEL.to_owned(), (*zone).to_owned());
     }
+}
+
+#[test]
+fn who_was_admitted_without_a_vote_is_given_none() {
+    let mut scene = Scene::new(4, 1);
+    let edges = Some(["edge".parse().unwrap()].into());
+    scene.state.members.get_mut(&NodeId(2)).unwrap().allowed = edges;
+    assert_eq!(voters(&scene), Some(vec![1, 3, 4]));
 }
 
 /// Down for longer than the grace.

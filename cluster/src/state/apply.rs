@@ -54,11 +54,12 @@ pub fn apply(state: &mut ControlState, command: &Command) -> Outcome {
 }
 
 fn change(state: &mut ControlState, command: &Command) -> Result<Change> {
-    if state.mesh.is_none() && !matches!(command, Command::Form { .. }) {
+    if state.mesh.is_none() && !matches!(command, Command::Form { .. } | Command::Restore { .. }) {
         return Err(refused("the mesh has not been formed yet"));
     }
     match command {
         Command::Form { facts, members, wanted, grants } => form(state, facts, members, wanted, grants),
+        Command::Restore { state: kept } => restore(state, kept),
         Command::Admit { grant, member, now_unix_ms } => members::admit(state, grant, member, *now_unix_ms),
         Command::Describe { node, uuid, name, address, door, labels, outbound_only } => {
             let facts = members::Facts { uuid: *uuid, name, address, door, labels, outbound_only: *outbound_only };
@@ -78,6 +79,10 @@ fn change(state: &mut ControlState, command: &Command) -> Result<Change> {
         Command::SetDraining { node, draining, now_unix_ms } => {
             members::set_draining(state, *node, *draining, *now_unix_ms)
         }
+        Command::Reach { node, source, version, reached, now_unix_ms } => {
+            sources::reach(state, *node, source, *version, *reached, *now_unix_ms)
+        }
+        Command::Forgive { node, source, tries } => Ok(sources::forgive(state, *node, source, *tries)),
         Command::Register { name, op, request } => registers::change(state, name, op, request),
     }
 }
@@ -115,6 +120,19 @@ fn form(
     state.wanted = wanted.clone();
     state.grants = grants.iter().map(|g| (g.id.clone(), g.clone())).collect();
     state.mesh = Some(facts.clone());
+    Ok(Change::Made)
+}
+
+fn restore(state: &mut ControlState, kept: &ControlState) -> Result<Change> {
+    let Some(facts) = &kept.mesh else { return Err(refused("what is to be restored is no mesh")) };
+    if let Some(known) = &state.mesh {
+        return if known.id == facts.id { Ok(Change::None) } else { Err(refused("the mesh has been formed already")) };
+    }
+    let ids_fit = kept.members.keys().all(|id| id.0 < kept.next_node && !kept.removed.contains(id));
+    if kept.members.is_empty() || !ids_fit {
+        return Err(refused("what is to be restored has no members, or ids that do not fit"));
+    }
+    *state = kept.clone();
     Ok(Change::Made)
 }
 

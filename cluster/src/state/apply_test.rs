@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use greylag_protocol::{
     Epoch, ErrorCode, NodeId, NodeUuid, SourceName,
     state::{
-        Command, ControlState, Grant, Member, MemberStatus, MeshFacts, Outcome, Role, RoleChange, RoleCount,
-        RoleWanted, SourceSpec,
+        Allowed, AllowedRoles, Command, ControlState, Grant, Member, MemberStatus, MeshFacts, Outcome, Role,
+        RoleChange, RoleCount, RoleWanted, SourceSpec,
     },
 };
 use uuid::Uuid;
@@ -100,6 +100,20 @@ fn admit_spends_once_and_allocates_in_order() {
     assert_eq!(state.grants["g"].uses_left, 0);
     assert_eq!(refused(&mut state, admit("g", 12, 900)), ErrorCode::JoinTokenSpent);
     assert_eq!(kept(&mut state, admit("g", 11, 900)), Outcome::Admitted { node: NodeId(5), epoch: Epoch(3) });
+}
+
+#[test]
+fn who_is_admitted_may_what_the_grant_says_and_not_what_it_says_itself() {
+    let mut state = formed();
+    let edges: AllowedRoles = Some([Allowed::AnyEdge].into());
+    made(&mut state, Command::PutGrant { grant: Grant { allowed: edges.clone(), ..grant("limited", 1) } });
+    let other = Command::PutGrant { grant: grant("limited", 1) };
+    assert_eq!(refused(&mut state, other), ErrorCode::ProposalRefused, "a grant does not become another");
+    made(&mut state, admit("limited", 20, 1));
+    made(&mut state, admit("g", 21, 1));
+    assert_eq!(state.members[&NodeId(4)].allowed, edges);
+    assert_eq!(state.members[&NodeId(5)].allowed, None);
+    assert!(!state.members[&NodeId(4)].may_vote() && state.members[&NodeId(5)].may_vote());
 }
 
 #[test]
@@ -278,4 +292,39 @@ fn grants_are_put_once_and_make_room_when_used_up() {
     made(&mut state, put(grant("one more", 1)));
     assert!(!state.grants.contains_key("h"));
     assert_eq!(refused(&mut state, put(grant("too many", 1))), ErrorCode::ProposalRefused);
+}
+
+#[test]
+fn who_does_not_reach_a_source_is_barred_once_for_each_time_and_forgiven_by_number() {
+    let mut state = formed();
+    let spec = source("s");
+    made(&mut state, Command::ApplySource { spec: spec.clone(), expect_version: None });
+    let reach = |reached, version| Command::Reach {
+        node: NodeId(1),
+        source: spec.name.clone(),
+        version,
+        reached,
+        now_unix_ms: 7,
+    };
+    let forgive = |tries| Command::Forgive { node: NodeId(1), source: spec.name.clone(), tries };
+    let role = Role::Edge(spec.name.clone());
+    kept(&mut state, reach(false, 2));
+    kept(&mut state, reach(true, 1));
+    kept(&mut state, forgive(0));
+    for tries in 1..4 {
+        made(&mut state, reach(false, 1));
+        assert!(state.is_barred(NodeId(1), &role) && !state.is_barred(NodeId(2), &role));
+        assert_eq!(state.unreached[&spec.name][&NodeId(1)].tries, tries);
+        kept(&mut state, forgive(tries - 1));
+        made(&mut state, forgive(tries));
+        assert!(!state.is_barred(NodeId(1), &role));
+    }
+    made(&mut state, reach(true, 1));
+    assert!(state.unreached.is_empty(), "once reached it starts anew");
+    made(&mut state, reach(false, 1));
+    made(&mut state, Command::ApplySource { spec: SourceSpec { replicas: 9, ..spec.clone() }, expect_version: None });
+    assert!(state.unreached.is_empty(), "what is declared anew is tried anew");
+    made(&mut state, reach(false, 2));
+    made(&mut state, Command::Remove { node: NodeId(1) });
+    assert!(state.unreached.is_empty());
 }

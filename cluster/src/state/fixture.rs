@@ -22,11 +22,12 @@ pub(crate) fn member(id: u64) -> Member {
         status: MemberStatus::Up,
         status_since_unix_ms: 0,
         public_key: vec![id as u8; 32],
+        allowed: None,
     }
 }
 
 pub(crate) fn grant(id: &str, uses: u32) -> Grant {
-    Grant { id: id.to_owned(), secret: vec![7; 16], uses_left: uses, expires_unix_ms: 1000 }
+    Grant { id: id.to_owned(), secret: vec![7; 16], uses_left: uses, expires_unix_ms: 1000, allowed: None }
 }
 
 pub(crate) fn facts() -> MeshFacts {

@@ -14,7 +14,9 @@ use super::{
 /// A grant put twice keeps the uses it has left: a proposer that lost the reply gives nothing away by asking again.
 pub(super) fn put(state: &mut ControlState, grant: &Grant) -> Result<Change> {
     if let Some(known) = state.grants.get(&grant.id) {
-        let same = known.secret == grant.secret && known.expires_unix_ms == grant.expires_unix_ms;
+        let same = known.secret == grant.secret
+            && known.expires_unix_ms == grant.expires_unix_ms
+            && known.allowed == grant.allowed;
         return if same { Ok(Change::None) } else { Err(refused(format!("grant `{}` exists already", grant.id))) };
     }
     check_size(grant)?;
@@ -62,8 +64,9 @@ pub(super) fn spend(state: &mut ControlState, id: &str) {
 }
 
 pub(super) fn check_size(grant: &Grant) -> Result<()> {
-    if grant.id.len() + grant.secret.len() > GRANT_BYTES_MAX {
-        return Err(refused(format!("id and secret of a grant are over {GRANT_BYTES_MAX} bytes")));
+    let allowed: usize = grant.allowed.iter().flatten().map(|role| role.to_string().len()).sum();
+    if grant.id.len() + grant.secret.len() + allowed > GRANT_BYTES_MAX {
+        return Err(refused(format!("id, secret and roles of a grant are over {GRANT_BYTES_MAX} bytes")));
     }
     Ok(())
 }

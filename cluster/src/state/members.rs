@@ -44,8 +44,15 @@ pub(super) fn admit(state: &mut ControlState, grant: &str, member: &Member, now_
     let id = NodeId(state.next_node);
     state.next_node += 1;
     grants::spend(state, &grant.id);
-    let admitted =
-        Member { id, voter: false, status: MemberStatus::Up, status_since_unix_ms: now_unix_ms, ..member.clone() };
+    let admitted = Member {
+        id,
+        voter: false,
+        status: MemberStatus::Up,
+        status_since_unix_ms: now_unix_ms,
+        // Whatever the node that let it in has written here.
+        allowed: grant.allowed.clone(),
+        ..member.clone()
+    };
     state.members.insert(id, admitted);
     Ok(Change::Admitted { node: id, new: true })
 }
@@ -143,6 +150,10 @@ pub(super) fn remove(state: &mut ControlState, node: NodeId) -> Result<Change> {
     state.members.remove(&node);
     state.removed.insert(node);
     state.draining.remove(&node);
+    state.unreached.retain(|_, nodes| {
+        nodes.remove(&node);
+        !nodes.is_empty()
+    });
     let roles: Vec<Role> = state.roles_of(node);
     for role in roles {
         release(state, &role, node);

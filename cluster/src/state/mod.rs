@@ -5,6 +5,7 @@
 //! Raft call.
 
 mod apply;
+mod archive;
 mod grants;
 mod members;
 mod registers;
@@ -12,6 +13,7 @@ mod snapshot;
 mod sources;
 
 pub use apply::apply;
+pub use archive::Archive;
 pub use snapshot::{SNAPSHOT_BYTES_MAX, decode_snapshot, encode_snapshot};
 
 /// Members at a time.
@@ -26,7 +28,7 @@ pub const SOURCE_BYTES_MAX: usize = 16 << 10;
 pub const WANTED_BYTES_MAX: usize = 4 << 10;
 /// Grants at a time. Those used up make room for new ones.
 pub const GRANTS_MAX: usize = 1024;
-/// Id and secret of a grant, bytes.
+/// Id, secret and roles of a grant, bytes.
 pub const GRANT_BYTES_MAX: usize = 1 << 10;
 /// Registers at a time.
 pub const REGISTERS_MAX: usize = 256;

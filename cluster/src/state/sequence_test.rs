@@ -53,6 +53,10 @@ fn register() -> impl Strategy<Value = Command> {
     })
 }
 
+fn name_of_source() -> impl Strategy<Value = SourceName> {
+    prop_oneof!["a", "b"].prop_map(|name| SourceName::new(name).unwrap())
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let name = prop_oneof!["a", "b", "c"];
     let grant_id = prop_oneof!["g", "h", "i"];
@@ -93,6 +97,12 @@ fn command() -> impl Strategy<Value = Command> {
             Command::SetDraining { node, draining, now_unix_ms: 5 }
         }),
         4 => register(),
+        3 => (node(), name_of_source(), 1u64..3, any::<bool>()).prop_map(|(node, source, version, reached)| {
+            Command::Reach { node, source, version, reached, now_unix_ms: 5 }
+        }),
+        1 => (node(), name_of_source(), 1u32..3).prop_map(|(node, source, tries)| {
+            Command::Forgive { node, source, tries }
+        }),
     ]
 }
 
@@ -153,6 +163,10 @@ fn check(state: &ControlState) -> Result<(), TestCaseError> {
     }
     let uuids: BTreeSet<_> = state.members.values().map(|m| m.uuid).collect();
     prop_assert_eq!(uuids.len(), state.members.len());
+    for (source, nodes) in &state.unreached {
+        prop_assert!(state.sources.contains_key(source) && !nodes.is_empty());
+        prop_assert!(nodes.keys().all(|node| state.members.contains_key(node)));
+    }
     for (role, nodes) in &state.held {
         prop_assert!(!nodes.is_empty(), "{} is held by nobody", role);
         prop_assert!(nodes.iter().all(|node| state.members.contains_key(node)));

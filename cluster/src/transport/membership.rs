@@ -105,6 +105,7 @@ mod tests {
             status: MemberStatus::Up,
             status_since_unix_ms: 0,
             public_key: Vec::new(),
+            allowed: None,
         }
     }
 

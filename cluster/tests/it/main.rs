@@ -12,5 +12,6 @@ mod node;
 mod refusal;
 mod registers;
 mod renewal;
+mod restore;
 mod streams;
 mod succession;

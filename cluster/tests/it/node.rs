@@ -123,7 +123,7 @@ impl Node {
     }
 
     pub fn token(&self, uses: u32, ttl: Duration) -> String {
-        self.block_on(self.mesh.create_join_token(uses, ttl)).unwrap()
+        self.block_on(self.mesh.create_join_token(uses, ttl, None)).unwrap()
     }
 }
 

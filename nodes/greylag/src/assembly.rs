@@ -1,7 +1,13 @@
 //! Puts a node together: mesh, engine, connectors, role actors, doors. Started in this order and stopped in the
 //! reverse one; a part that fails to start takes the earlier ones down with it.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use greylag_actors::{
     coordinator::port::BearerIssuer,
@@ -55,6 +61,8 @@ impl Greylag {
         })?;
         let issuer = MeshIssuer { mesh: mesh.id() };
         write_admin_token(&data_dir, &mesh, &issuer)?;
+        let closing = CancellationToken::new();
+        tokio::spawn(closing.clone().run_until_cancelled_owned(write_later(data_dir, mesh.clone())));
         let node = Node::start(NodeParts {
             mesh: mesh.clone(),
             engine: Arc::new(engine),
@@ -67,7 +75,6 @@ impl Greylag {
         })
         .await?;
         let node = Arc::new(node);
-        let closing = CancellationToken::new();
         let door = match flight {
             Some(address) => Some(open_door(address, &mesh, &node, closing.clone()).await?),
             None => None,
@@ -157,6 +164,18 @@ fn write_admin_token(data_dir: &Path, mesh: &Mesh, issuer: &MeshIssuer) -> Resul
     mesh.seams().disk.write(ADMIN_TOKEN_FILE, token.as_bytes(), true).map_err(|e| opening(data_dir, &e))
 }
 
+/// A node that becomes a voter later is given the keys then, and needs no restart to have the token.
+async fn write_later(data_dir: PathBuf, mesh: Mesh) {
+    if mesh.authority().is_some() {
+        return;
+    }
+    mesh.authority_given().await;
+    let issuer = MeshIssuer { mesh: mesh.id() };
+    if let Err(error) = write_admin_token(&data_dir, &mesh, &issuer) {
+        tracing::warn!(%error, "the admin token could not be written");
+    }
+}
+
 async fn open_door(
     address: SocketAddr,
     mesh: &Mesh,
@@ -201,6 +220,7 @@ mod tests {
             status: MemberStatus::Up,
             status_since_unix_ms: 0,
             public_key: Vec::new(),
+            allowed: None,
         };
         (NodeId(id), member)
     }

@@ -33,6 +33,8 @@ pub struct ControlCall {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ControlRequest {
+    /// To a coordinator that keeps the mesh's authority: sign a bearer token for me.
+    IssueBearer(BearerRequest),
     /// To a policy actor: may this principal do this?
     Decide(DecideRequest),
     /// To any role actor: are you there?
@@ -57,6 +59,7 @@ pub enum ControlRequest {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ControlReply {
+    Bearer(String),
     Decision(Decision),
     Alive,
     Cancelled(bool),
@@ -67,6 +70,33 @@ pub enum ControlReply {
     Bounds { rows: Vec<BoundRow>, truncated: bool },
     Circuits { rows: Vec<CircuitRow>, truncated: bool },
     Error(MeshError),
+}
+
+/// A coordinator without the mesh's keys asks one that has them. Only who holds the role is heard: it has checked that
+/// the principal behind the request is an administrator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BearerRequest {
+    pub claim: BearerClaim,
+    /// Of `asker`, over [`BearerClaim::signed_bytes`].
+    pub signature: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BearerClaim {
+    pub asker: NodeId,
+    /// Who is asked, so that nobody else can be asked with it.
+    pub keeper: NodeId,
+    pub asked_unix_ms: u64,
+    pub subject: String,
+    pub roles: Vec<String>,
+    pub ttl_secs: u64,
+}
+
+impl BearerClaim {
+    /// The purpose first, so that nothing else that a node's key signs is good for this.
+    pub fn signed_bytes(&self) -> crate::Result<Vec<u8>> {
+        Ok([b"greylag bearer\0".as_slice(), &crate::wire::encode(self, CONTROL_BYTES_MAX)?].concat())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

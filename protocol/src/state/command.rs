@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Grant, Member, MemberStatus, MeshFacts, RegisterOp, RegisterRequest, Role, RoleWanted, SourceSpec};
+use super::{
+    ControlState, Grant, Member, MemberStatus, MeshFacts, RegisterOp, RegisterRequest, Role, RoleWanted, SourceSpec,
+};
 use crate::{
     error::MeshError,
     ids::{Epoch, NodeId, NodeUuid, SourceName},
@@ -24,6 +26,10 @@ pub enum Command {
         grant: String,
         member: Member,
         now_unix_ms: u64,
+    },
+    /// The first command of a mesh that is made anew from a snapshot: everything that it kept, and the one member.
+    Restore {
+        state: Box<ControlState>,
     },
     /// A node's own facts have changed (address, door, labels, name, key).
     Describe {
@@ -79,6 +85,21 @@ pub enum Command {
         draining: bool,
         now_unix_ms: u64,
     },
+    /// A node says whether it reaches a source whose edge it holds. `version` is the source's: what is said of another
+    /// one changes nothing.
+    Reach {
+        node: NodeId,
+        source: SourceName,
+        version: u64,
+        reached: bool,
+        now_unix_ms: u64,
+    },
+    /// The back-off of a node that could not reach a source is over, if it still is the one after so many tries.
+    Forgive {
+        node: NodeId,
+        source: SourceName,
+        tries: u32,
+    },
     /// Changes a register, once for each request.
     Register {
         name: String,
@@ -120,6 +141,7 @@ impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Command::Form { members, .. } => write!(f, "form a mesh of {}", members.len()),
+            Command::Restore { .. } => f.write_str("restore a mesh"),
             Command::Admit { grant, .. } => write!(f, "admit by grant {grant}"),
             Command::Describe { node, .. } => write!(f, "describe {node}"),
             Command::SetStatus { node, to, .. } => write!(f, "set {node} {to:?}"),
@@ -133,6 +155,9 @@ impl fmt::Display for Command {
             Command::RevokeGrant { id } => write!(f, "revoke grant {id}"),
             Command::SetDraining { node, draining: true, .. } => write!(f, "drain {node}"),
             Command::SetDraining { node, .. } => write!(f, "undrain {node}"),
+            Command::Reach { node, source, reached: true, .. } => write!(f, "{node} reaches {source}"),
+            Command::Reach { node, source, .. } => write!(f, "{node} does not reach {source}"),
+            Command::Forgive { node, source, .. } => write!(f, "{node} may try {source} again"),
             Command::Register { name, op, .. } => write!(f, "{op} register {name}"),
         }
     }

@@ -1,6 +1,7 @@
 //! The replicated control state: what every node knows alike, and the commands that change it. How commands are
 //! applied is in `cluster::state`; here are only the words.
 
+mod allowed;
 mod command;
 mod register;
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, MeshId, NodeId, NodeUuid, SourceName};
 
+pub use allowed::{Allowed, AllowedRoles};
 pub use command::{Command, Outcome, RoleChange};
 pub use register::{RecentChange, Register, RegisterExpect, RegisterOp, RegisterRequest, Registers};
 
@@ -35,6 +37,8 @@ pub struct ControlState {
     pub grants: BTreeMap<String, Grant>,
     /// Members that are to leave their roles to others, up or down.
     pub draining: BTreeSet<NodeId>,
+    /// Nodes that have found that they cannot reach a source they were to serve.
+    pub unreached: BTreeMap<SourceName, BTreeMap<NodeId, Unreached>>,
     /// Nothing is planned by them, so they leave the epoch alone.
     pub registers: Registers,
 }
@@ -69,6 +73,8 @@ pub struct Member {
     pub status_since_unix_ms: u64,
     /// Raw Ed25519 public key of the node's certificate (32 bytes).
     pub public_key: Vec<u8>,
+    /// As the token said that admitted it.
+    pub allowed: AllowedRoles,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -142,6 +148,16 @@ pub struct Source {
     pub version: u64,
 }
 
+/// That a node could not reach a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreached {
+    pub since_unix_ms: u64,
+    /// Times in a row that it was given the edge and could not reach the source.
+    pub tries: u32,
+    /// Until its back-off is over, the edge goes to others that can take it.
+    pub barred: bool,
+}
+
 /// Right to join, spent by the command that admits a node.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
@@ -149,6 +165,8 @@ pub struct Grant {
     pub secret: Vec<u8>,
     pub uses_left: u32,
     pub expires_unix_ms: u64,
+    /// What those that it admits may be asked to do.
+    pub allowed: AllowedRoles,
 }
 
 impl std::fmt::Debug for Grant {
@@ -165,6 +183,12 @@ impl ControlState {
     /// The member, unless it was removed or never was.
     pub fn member(&self, node: NodeId) -> Option<&Member> {
         self.members.get(&node)
+    }
+
+    /// Whether this node is left out where another can take this role.
+    pub fn is_barred(&self, node: NodeId, role: &Role) -> bool {
+        let Role::Edge(source) = role else { return false };
+        self.unreached.get(source).and_then(|nodes| nodes.get(&node)).is_some_and(|unreached| unreached.barred)
     }
 
     /// Whether this node has been given this role.

@@ -14,7 +14,7 @@ use greylag_protocol::{
     principal::{Principal, PrincipalKind},
     schema::{Dialect, NativeColumn, SourceSchema, TableSchema, WireSchema},
     state::*,
-    statement::{AdminCall, AdminReply, Delivery, JobState, Progress, SessionOptions},
+    statement::{AdminCall, AdminReply, Delivery, JobState, JoinTokenInfo, Progress, SessionOptions},
 };
 use uuid::Uuid;
 
@@ -163,14 +163,15 @@ enums! {
     Delivery { Streamed, Spooled }
     MemberStatus { Up, Down, Draining }
     Role { Coordinator, Planner, Policy, Edge(0) }
+    Allowed { Coordinator, Policy, AnyEdge, Edge(0), Voter }
     RoleCount { All, AtMost(0) }
     ControlRequest {
-        Decide(0), Probe, Cancel { query, principal }, JobProgress { job, principal }, CancelJob { job, principal },
-        ObserveQueries, ObserveSubqueries, ObserveActors,
-        ObserveBounds, ObserveCircuits,
+        IssueBearer(0), Decide(0), Probe, Cancel { query, principal }, JobProgress { job, principal },
+        CancelJob { job, principal }, ObserveQueries, ObserveSubqueries, ObserveActors, ObserveBounds, ObserveCircuits,
     }
     ControlReply {
-        Decision(0), Alive, Cancelled(0), Progress(0), Queries { rows, truncated }, Subqueries { rows, truncated },
+        Bearer(0), Decision(0), Alive, Cancelled(0), Progress(0), Queries { rows, truncated },
+        Subqueries { rows, truncated },
         Actors { rows, truncated }, Bounds { rows, truncated }, Circuits { rows, truncated }, Error(0),
     }
     JobState { Running, Done, Failed(0) }
@@ -188,24 +189,29 @@ enums! {
     RegisterExpect { Version(0), Value(0) }
     RegisterOp { Write { value }, CompareAndSet { expect, value }, Add { delta }, Remove }
     Command {
-        Form { facts, members, wanted, grants }, Admit { grant, member, now_unix_ms },
+        Form { facts, members, wanted, grants }, Restore { state }, Admit { grant, member, now_unix_ms },
         Describe { node, uuid, name, address, door, labels, outbound_only },
         SetStatus { node, from, to, now_unix_ms }, SetVoter { node, voter }, Remove { node },
         ApplySource { spec, expect_version }, DropSource { name }, Want { role, wanted }, Assign { at, changes },
         PutGrant { grant }, RevokeGrant { id }, SetDraining { node, draining, now_unix_ms },
+        Reach { node, source, version, reached, now_unix_ms }, Forgive { node, source, tries },
         Register { name, op, request },
     }
     AdminCall {
-        ApplySource { spec, expect_version }, DropSource { name }, CreateJoinToken { uses, ttl_secs },
+        ApplySource { spec, expect_version }, DropSource { name }, CreateJoinToken { uses, ttl_secs, allowed }, ListJoinTokens,
         RevokeJoinToken { id }, RemoveNode { node }, IssueBearer { subject, roles, ttl_secs },
-        DrainNode { node }, UndrainNode { node }, ReadRegister { name }, ChangeRegister { name, op, request },
+        DrainNode { node }, UndrainNode { node }, SaveSnapshot { from }, ReadRegister { name }, ChangeRegister { name, op, request },
     }
-    AdminReply { Applied { version, changed }, Token { token }, Register { version, value }, Done }
+    AdminReply { Applied { version, changed }, Token { token }, Tokens(0), Snapshot { hex, bytes, digest },
+        Register { version, value }, Done,
+    }
 }
 
 structs! {
     MeshError { code, message, node, source }
     Principal { id, kind, roles, attributes }
+    BearerRequest { claim, signature }
+    BearerClaim { asker, keeper, asked_unix_ms, subject, roles, ttl_secs }
     SubqueryId { query, ordinal }
     AttemptId { subquery, partition, attempt }
     TableName { source, schema, table }
@@ -239,7 +245,8 @@ structs! {
     Candidate { mesh_name, expect, uuid, name, address, labels, door, outbound_only, knows }
     Enrolment { mesh, node, certificate, ca_certificate, authority, members }
     Authority { ca_key, bearer_key }
-    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining, registers }
+    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining, unreached, registers }
+    Unreached { since_unix_ms, tries, barred }
     Registers { changes, values, recent }
     Register { value, version }
     RecentChange { request, sum }
@@ -247,12 +254,14 @@ structs! {
     MeshFacts { id, name, ca_certificate, bearer_public_key, founded_unix_ms }
     Member {
         id, uuid, name, address, door, labels, outbound_only, voter, status, status_since_unix_ms, public_key,
+        allowed,
     }
     RoleWanted { count, labels }
     RoleChange { role, node, held }
     SourceSpec { name, kind, options, labels, replicas }
     Source { spec, version }
-    Grant { id, secret, uses_left, expires_unix_ms }
+    Grant { id, secret, uses_left, expires_unix_ms, allowed }
+    JoinTokenInfo { id, uses_left, expires_unix_ms, allowed }
     SessionOptions { delivery, timeout, batch_rows, resumable, resume }
 }
 

@@ -42,6 +42,7 @@ const NODES: &[Column] = &[
     ("leader", Flag, false),
     ("outbound_only", Flag, false),
     ("labels", Text, false),
+    ("allowed", Text, true),
     ("link", Text, false),
     ("health", Text, false),
     ("detail", Text, true),

@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use greylag_cluster::{LinkState, health::Health};
 use greylag_protocol::{
     NodeId, Result,
-    state::{MemberStatus, Role, RoleCount},
+    state::{Allowed, MemberStatus, Role, RoleCount},
 };
 
 use super::columns::{Cell, TABLES, batch};
@@ -53,6 +53,7 @@ pub fn nodes(coordinator: &Coordinator, mut health: BTreeMap<NodeId, Health>) ->
             (leader == Some(member.id)).into(),
             member.outbound_only.into(),
             pairs(&member.labels).into(),
+            member.allowed.as_ref().map(names).into(),
             link(member.id).into(),
             ailment.into(),
             detail.into(),
@@ -178,6 +179,11 @@ pub fn tables(coordinator: &Arc<Coordinator>) -> Result<RecordBatch> {
         ]);
     }
     batch("tables", rows)
+}
+
+/// `edge:a,voter`.
+fn names(allowed: &BTreeSet<Allowed>) -> String {
+    allowed.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// `a=1,b=2`.

@@ -6,6 +6,7 @@ mod job;
 mod node;
 mod register;
 mod render;
+mod snapshot;
 mod sql;
 mod status;
 mod token;
@@ -41,6 +42,8 @@ enum Command {
     Apply(apply::ApplyArgs),
     /// Read and change small values that the whole mesh agrees on
     Register(register::RegisterArgs),
+    /// Save the control state to a file, or make a lost mesh anew from one
+    Snapshot(snapshot::SnapshotArgs),
     /// Make join tokens and bearer tokens
     Token(token::TokenArgs),
     /// Form a three-node mesh on generated data and prove that its answers are right
@@ -67,6 +70,7 @@ impl Cli {
             Command::Status(args) => runtime.block_on(status::run(args)),
             Command::Apply(args) => runtime.block_on(apply::run(args)),
             Command::Register(args) => runtime.block_on(register::run(args)),
+            Command::Snapshot(args) => runtime.block_on(snapshot::run(args)),
             Command::Token(args) => runtime.block_on(token::run(args)),
             Command::Demo(args) => runtime.block_on(crate::demo::run(args)),
             Command::Bench(args) => runtime.block_on(crate::bench::run(args)),

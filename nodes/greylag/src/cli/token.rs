@@ -1,10 +1,17 @@
 //! `greylag token`: join tokens for nodes, bearer tokens for people and programs. A token is printed once and kept
 //! nowhere.
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use clap::{Args, Subcommand};
-use greylag_protocol::statement::{AdminCall, AdminReply};
+use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use greylag_protocol::{
+    state::{Allowed, AllowedRoles},
+    statement::{AdminCall, AdminReply, JoinTokenInfo},
+};
 
 use super::connect::Target;
 
@@ -24,6 +31,15 @@ enum TokenCommand {
         /// Seconds until it expires
         #[arg(long, default_value_t = 3600)]
         ttl: u64,
+        /// What those nodes may be asked to do, several times for several: `coordinator`, `policy`, `edge`,
+        /// `edge:SOURCE`, `voter`; everything if it is left out
+        #[arg(long = "role")]
+        roles: Vec<Allowed>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show the join tokens that there are, without their secrets
+    List {
         #[command(flatten)]
         target: Target,
     },
@@ -51,7 +67,11 @@ enum TokenCommand {
 
 pub async fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
     let (target, call) = match args.command {
-        TokenCommand::Create { uses, ttl, target } => (target, AdminCall::CreateJoinToken { uses, ttl_secs: ttl }),
+        TokenCommand::Create { uses, ttl, roles, target } => {
+            let allowed = (!roles.is_empty()).then(|| roles.into_iter().collect());
+            (target, AdminCall::CreateJoinToken { uses, ttl_secs: ttl, allowed })
+        }
+        TokenCommand::List { target } => (target, AdminCall::ListJoinTokens),
         TokenCommand::Revoke { id, target } => (target, AdminCall::RevokeJoinToken { id }),
         TokenCommand::Bearer { subject, roles, ttl, target } => {
             (target, AdminCall::IssueBearer { subject, roles, ttl_secs: ttl })
@@ -59,7 +79,31 @@ pub async fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
     };
     match target.connect().await?.admin(&call).await? {
         AdminReply::Token { token } => println!("{token}"),
+        AdminReply::Tokens(tokens) => list(&tokens),
         _ => println!("done"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn list(tokens: &[JoinTokenInfo]) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header(["id", "uses left", "expires in", "roles"]);
+    for token in tokens {
+        let expires = match token.expires_unix_ms {
+            u64::MAX => "never".to_owned(),
+            at if at <= now => "expired".to_owned(),
+            at => format!("{} s", (at - now) / 1000),
+        };
+        table.add_row([token.id.clone(), token.uses_left.to_string(), expires, names(&token.allowed)]);
+    }
+    println!("{table}");
+}
+
+fn names(allowed: &AllowedRoles) -> String {
+    match allowed {
+        None => "all".to_owned(),
+        Some(roles) => roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    }
 }
