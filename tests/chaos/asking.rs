@@ -86,7 +86,8 @@ impl Registers for Doors {
         for attempt in 0..TRIES {
             let place = (client * APART + attempt * (1 + APART)) % NODES;
             let (was_sent, answer) = self.once(&mut own, place, attempt == 0, &asked).await;
-            let before = std::mem::replace(&mut sent, sent || was_sent);
+            let before = sent;
+            sent |= was_sent;
             match answer {
                 Ok((version, value)) => {
                     own.seen = own.seen.max(version);
