@@ -65,6 +65,9 @@ struct Arguments {
     /// Print the schedule and stop
     #[arg(long)]
     schedule: bool,
+    /// Say whether a run can be made on this machine, and stop
+    #[arg(long)]
+    check: bool,
     /// Keep the run's folder, logs and all, also when all is well
     #[arg(long)]
     keep: bool,
@@ -97,6 +100,9 @@ fn main() -> ExitCode {
     if let Some(why) = impossible() {
         eprintln!("chaos: skipped: {why}");
         return ExitCode::from(SKIPPED);
+    }
+    if arguments.check {
+        return ExitCode::SUCCESS;
     }
     match prepare_and_run(&arguments, &schedule) {
         Ok(code) => code,
