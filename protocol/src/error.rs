@@ -90,6 +90,7 @@ codes! {
     FrameTooLarge 4012 "08P01" Permanent "a frame is over its limit" "lower the batch size, or split the value";
     PeerUnreachable 4013 "08006" Transient "a node cannot be reached" "see system.nodes";
     ProposalRefused 4014 "55000" Permanent "the mesh refused the change" "see the message";
+    ClockSkew 4015 "08P01" Transient "the clocks of two nodes are too far apart" "connect to another node, and set the named node's clock or the one it was asked from";
     // 5xxx: resources.
     QueueFull 5001 "53300" Overload "the admission queue is full" "run the statement again later, or raise `limits.queue_statements_max`";
     Deadline 5002 "57014" Permanent "the deadline has passed" "raise the time limit or narrow the statement";

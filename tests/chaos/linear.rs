@@ -154,11 +154,15 @@ fn reach(
     Some(found)
 }
 
+/// Sets of operations of which each may have taken effect.
+type Guesses = Vec<BTreeSet<usize>>;
+
 /// What has been looked at, without what can do no more than another: with the same value and the same operations done,
 /// who has made fewer guesses can still make the others.
 #[derive(Default)]
 struct Seen {
-    guesses: BTreeMap<(Option<i64>, BTreeSet<usize>), Vec<BTreeSet<usize>>>,
+    /// By value and operations done.
+    guesses: BTreeMap<(Option<i64>, BTreeSet<usize>), Guesses>,
     count: usize,
 }
 

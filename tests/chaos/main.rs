@@ -3,15 +3,14 @@
 //!
 //! Exit 0: every promise was kept. 1: one was not. 2: the run could not be set up. 77: not possible on this machine.
 
+mod asking;
 mod heal;
-#[cfg(test)]
 mod linear;
 #[cfg(test)]
 mod linear_test;
 mod nemesis;
 mod net;
 mod node;
-#[cfg(test)]
 mod registers;
 mod report;
 mod rolling;
@@ -37,8 +36,9 @@ use serde::Serialize;
 
 use nemesis::Nemesis;
 use net::{Network, Place};
+use registers::Recorder;
 use report::{Counts, Ledger, say};
-use schedule::{KINDS, Schedule};
+use schedule::{KINDS, NODES, Schedule};
 use stage::Stage;
 use workload::{Clients, Questions};
 
@@ -65,6 +65,9 @@ struct Arguments {
     /// Print the schedule and stop
     #[arg(long)]
     schedule: bool,
+    /// Say whether a run can be made on this machine, and stop
+    #[arg(long)]
+    check: bool,
     /// Keep the run's folder, logs and all, also when all is well
     #[arg(long)]
     keep: bool,
@@ -82,6 +85,8 @@ struct Outcome {
     counts: Counts,
     /// From the end of the last fault until the mesh was whole at every door.
     healed_ms: Option<u64>,
+    /// Whether reads and changes of registers behaved like those of a single copy.
+    linearizable: bool,
     skipped: Vec<&'static str>,
 }
 
@@ -95,6 +100,9 @@ fn main() -> ExitCode {
     if let Some(why) = impossible() {
         eprintln!("chaos: skipped: {why}");
         return ExitCode::from(SKIPPED);
+    }
+    if arguments.check {
+        return ExitCode::SUCCESS;
     }
     match prepare_and_run(&arguments, &schedule) {
         Ok(code) => code,
@@ -150,7 +158,7 @@ fn prepare_and_run(arguments: &Arguments, schedule: &Schedule) -> anyhow::Result
         return Ok(ExitCode::from(130));
     };
     println!("{}", serde_json::to_string(&outcome)?);
-    let held = outcome.counts.held() && outcome.healed_ms.is_some();
+    let held = outcome.counts.held() && outcome.healed_ms.is_some() && outcome.linearizable;
     if held && !arguments.keep {
         std::fs::remove_dir_all(&dir)?;
     } else {
@@ -181,6 +189,7 @@ async fn run(
     say(&format!("{} answers are right; the nemesis begins", ledger.counts().right));
 
     let clients = Clients::start(&questions, &ledger, &stage.token, arguments.seed);
+    let recorder = Recorder::start(asking::Doors::new(&stage.token, ledger.clone()), arguments.seed);
     let watch = tokio::spawn(watch::watch(stage.clone(), ledger.clone()));
     let revive = tokio::spawn(nemesis::revive(stage.clone(), ledger.clone()));
     let progress = tokio::spawn(progress(ledger.clone()));
@@ -199,6 +208,10 @@ async fn run(
         }
     };
     clients.stop().await;
+    let checked = recorder.stop(NODES).await.check();
+    say(&checked.to_string());
+    checked.broken.iter().chain(&checked.undecided).for_each(|story| say(story));
+    let linearizable = checked.broken.is_empty() && checked.undecided.is_empty() && checked.operations > 0;
     if healed_ms.is_some() {
         say("asking everything at every door");
         heal::verify(&stage, &questions, &ledger).await;
@@ -211,7 +224,14 @@ async fn run(
     if !node::has_clock() {
         skipped.push("clock: libfaketime is not installed");
     }
-    Ok(Outcome { seed: arguments.seed, minutes: arguments.minutes, counts: ledger.counts(), healed_ms, skipped })
+    Ok(Outcome {
+        seed: arguments.seed,
+        minutes: arguments.minutes,
+        counts: ledger.counts(),
+        healed_ms,
+        linearizable,
+        skipped,
+    })
 }
 
 async fn progress(ledger: Arc<Ledger>) {

@@ -169,7 +169,7 @@ fn rules(suffering: &Suffering) -> String {
 pub fn clean_up_after_the_dead() {
     let alive = |run: &str| {
         let name = std::fs::read_to_string(format!("/proc/{run}/comm")).unwrap_or_default();
-        name.trim() == "chaos"
+        name.starts_with("chaos")
     };
     for name in namespaces(PREFIX) {
         let run = name.trim_start_matches(PREFIX).split('-').next().unwrap_or_default();

@@ -43,6 +43,9 @@ pub struct Counts {
     pub calm_errors: u64,
     /// Nodes that were said to be down while nothing was done to the mesh.
     pub false_alarms: u64,
+    /// Operations on registers that were answered, and errors of single tries by code.
+    pub registers_answered: u64,
+    pub registers_retried: BTreeMap<String, u64>,
     /// Nodes that ended by themselves.
     pub died: u64,
     /// Statements of clients that may use any door, during rolling restarts: all, and those that failed.

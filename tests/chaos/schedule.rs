@@ -231,7 +231,7 @@ fn draw(kind: &str, rng: &mut ChaCha8Rng) -> (Fault, u64) {
             let size = rng.random_range(5..=240);
             (Fault::Clock { node, seconds: if rng.random() { size } else { -size } }, 6..=16)
         }
-        "rolling-restart" => (Fault::RollingRestart, 45..=45),
+        "rolling-restart" => (Fault::RollingRestart, 32..=32),
         _ => (Fault::AllAtOnce, 1..=5),
     };
     (fault, rng.random_range(seconds) * 1000)
@@ -283,7 +283,7 @@ mod tests {
     }
 
     const SEED_1: [&str; 3] = [
-        "#1 at 9.0 s for 45.0 s: rolling-restart",
+        "#1 at 9.0 s for 32.0 s: rolling-restart",
         "#2 at 59.4 s for 11.0 s: bandwidth 1530 KiB/s from node1 node4 node5",
         "#3 at 60.4 s for 16.0 s: stop node1",
     ];

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context;
 use arrow::array::RecordBatch;
-use greylag_config::NodeConfig;
+use greylag_config::{Limits, NodeConfig, Timing};
 use greylag_node::{
     cli::Connection,
     demo::{Databases, Placed, generate, split},
@@ -29,12 +29,17 @@ use crate::{
 };
 
 /// Of all tables.
-pub const SCALE: f64 = 0.01;
+pub const SCALE: f64 = 0.02;
 /// Longest wait for the mesh to form, and for what is declared to be served.
 const FORMATION_MAX: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest time of a statement of the harness itself.
 const ASKING_MAX: Duration = Duration::from_secs(10);
+/// Time for queries to end on a node that drains: less than large results are read in here, so that some are cut off and
+/// must go on elsewhere, and seven restarts do not take most of a run.
+const DRAIN_GRACE_MS: u64 = 3_000;
+/// Rows that are held back at the gate: less than large results have, so that attempts die whose rows are used already.
+const HOLD_BACK_BYTES: u64 = 64 << 10;
 const DOOR_PORT: u16 = 50051;
 const MESH_PORT: u16 = 7400;
 
@@ -209,6 +214,8 @@ fn configurations(dir: &Path) -> anyhow::Result<Vec<NodeConfig>> {
             expect: u32::try_from(NODES)?,
             join_token: Some(format!("gl1.-.formation.{secret}")),
             flight: Some(door(index)),
+            limits: Limits { hold_back_bytes_max: HOLD_BACK_BYTES, ..Limits::default() },
+            timing: Timing { drain_grace_ms: DRAIN_GRACE_MS, ..Timing::default() },
             ..NodeConfig::default()
         })
     };

@@ -38,7 +38,7 @@ const HANGS_AFTER: Duration = Duration::from_secs(5);
 /// Pauses of a client between two statements: two cores are for the mesh, not for waiting in line.
 const THINKING_MS: std::ops::RangeInclusive<u64> = 50..=400;
 /// Pause of a slow reader between two batches.
-const READING: Duration = Duration::from_millis(60);
+const READING: Duration = Duration::from_millis(40);
 /// Rows in a batch of a slow reader.
 const SLOW_BATCH_ROWS: u32 = 1024;
 

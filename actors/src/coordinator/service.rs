@@ -26,6 +26,7 @@ use super::{
     query::{
         Announced, Job, QueryActor, QueryMessage,
         core::{Event, Goal},
+        lost,
     },
 };
 use crate::NodeCtx;
@@ -104,8 +105,7 @@ impl Statements {
             MeshError::new(ErrorCode::ShuttingDown, format!("the statement could not be started: {error}"))
         })?;
         let mut waiting = Waiting(Some(actor));
-        let lost = || MeshError::internal("the statement's actor was lost").at_node(self.ctx.node);
-        let announced = announced.await.unwrap_or_else(|_| Err(lost()))?;
+        let announced = announced.await.unwrap_or_else(|_| Err(lost(&self.ctx)))?;
         waiting.0 = None;
         Ok((query, announced))
     }

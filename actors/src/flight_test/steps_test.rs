@@ -313,6 +313,7 @@ async fn a_node_that_drains_ends_its_queries_and_then_holds_no_role_and_takes_th
     let leaving = world.node(from).statements();
     let mut begun = leaving.execute(&anybody(), "stream a", None).await.unwrap();
     let mut rows = vec![begun.batches.next().await.unwrap().unwrap()];
+    let unread = leaving.execute(&anybody(), "stream a", None).await.unwrap();
     statements.admin(&admin(), drain()).await.unwrap();
     statements.admin(&admin(), drain()).await.unwrap();
     let runs = |which: usize, role: &Role| world.node(which).ctx().directory.actor(role).is_some();
@@ -328,6 +329,8 @@ async fn a_node_that_drains_ends_its_queries_and_then_holds_no_role_and_takes_th
             && all.iter().all(|role| !runs(from, role))
     })
     .await;
+    // Who has not read to the end by then is told to go on elsewhere, and not that something broke.
+    assert_eq!(read(unread).await.unwrap_err().code, ErrorCode::ShuttingDown);
     assert_eq!(multiset(&world.rows(&anybody(), "stream a").await.unwrap()), whole(30_000, 1));
     statements.admin(&admin(), AdminCall::UndrainNode { node }).await.unwrap();
     until("its roles are back", || all[..3].iter().all(|role| runs(from, role))).await;

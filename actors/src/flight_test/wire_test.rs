@@ -212,7 +212,7 @@ async fn an_edge_runs_only_what_a_coordinator_has_signed() {
         (resigned(&|signed| signed.signer = world.id(1)), ErrorCode::BadSignature),
         (resigned(&|signed| signed.payload[10] ^= 1), ErrorCode::BadSignature),
         (resigned(&|signed| signed.payload.push(0)), ErrorCode::MalformedFrame),
-        (call(&world, 0, 1, |s| s.expires_unix_ms = 1), ErrorCode::BadSignature),
+        (call(&world, 0, 1, |s| s.expires_unix_ms = 1), ErrorCode::ClockSkew),
         (call(&world, 0, 1, |s| s.edge = NodeId(77)), ErrorCode::BadSignature),
         (call(&world, 0, 1, |s| s.batch_rows = 0), ErrorCode::MalformedFrame),
         (call(&world, 0, 1, |s| s.source = other.clone()), ErrorCode::NoEdge),

@@ -13,3 +13,4 @@ mod steps;
 
 pub use actor::QueryActor;
 pub use message::{Announced, Job, QueryMessage};
+pub use state::lost;

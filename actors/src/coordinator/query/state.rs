@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use greylag_protocol::{ErrorCode, MeshError, QueryId, Result, messages::control::QueryRow, statement::Session};
+use greylag_protocol::{
+    ErrorCode, MeshError, QueryId, Result, messages::control::QueryRow, state::Role, statement::Session,
+};
 use ractor::{ActorId, ActorRef};
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
@@ -17,6 +19,7 @@ use super::{
     steps,
 };
 use crate::{
+    NodeCtx,
     coordinator::{
         Coordinator, Registered,
         gate::{ReleaseGate, Released, Room, share::MemoryShare},
@@ -169,16 +172,22 @@ impl QueryState {
         }
         self.stop_run();
         if !self.core.stage().is_over() {
-            let error = if self.coordinator.ctx.stopping.is_cancelled() {
-                MeshError::new(ErrorCode::ShuttingDown, "the coordinator is shutting down")
-            } else {
-                MeshError::internal("the statement's actor was lost")
-            };
-            self.fail(error.at_node(self.coordinator.ctx.node));
+            self.fail(lost(&self.coordinator.ctx));
         }
         self.slot = None;
         self.row.set(ActorState::Stopped);
     }
+}
+
+/// What a statement is told whose actor ends under it. One that outlives the grace of a drain goes on elsewhere.
+pub fn lost(ctx: &NodeCtx) -> MeshError {
+    let leaves = ctx.stopping.is_cancelled() || !ctx.mesh.state().holds(ctx.node, &Role::Coordinator);
+    let error = if leaves {
+        MeshError::new(ErrorCode::ShuttingDown, "the coordinator is shutting down")
+    } else {
+        MeshError::internal("the statement's actor was lost")
+    };
+    error.at_node(ctx.node)
 }
 
 impl Drop for QueryState {
