@@ -1,6 +1,7 @@
 //! The command line as a person uses it, on a mesh of one, and every example of the README.
 
 use std::{
+    io::Write,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -40,6 +41,19 @@ impl DevNode {
 
     fn sql(&self, sql: &str, format: &str) -> std::process::Output {
         greylag(&["sql", "-c", sql, "--format", format, "--server", &self.door, "--data-dir", &self.data_dir])
+    }
+
+    /// What statements from standard input print, one after the other in one session.
+    fn script(&self, statements: &str) -> String {
+        let mut child = Command::new(binary())
+            .args(["sql", "--format", "csv", "--server", &self.door, "--data-dir", &self.data_dir])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(statements.as_bytes()).unwrap();
+        stdout_of(&child.wait_with_output().unwrap())
     }
 
     fn wait_rows(&self, sql: &str) {
@@ -93,7 +107,7 @@ fn formats_status_apply_and_tokens() {
     for word in ["nodes", "coordinator", "edge/farm", "farm"] {
         assert!(status.contains(word), "{status}");
     }
-    for table in ["nodes", "roles", "sources", "tables", "queries", "subqueries", "actors"] {
+    for table in ["nodes", "roles", "sources", "tables", "queries", "subqueries", "actors", "bounds"] {
         let rows = stdout_of(&node.sql(&format!("SELECT * FROM system.{table}"), "csv"));
         assert!(rows.lines().count() > 1, "system.{table} is empty");
     }
@@ -101,6 +115,19 @@ fn formats_status_apply_and_tokens() {
     for word in ["farm", "SELECT", "R0"] {
         assert!(explained.contains(word), "{explained}");
     }
+    assert_eq!(stdout_of(&node.sql("SELECT * FROM system.circuits", "csv")).lines().count(), 1, "no source has failed");
+    let settings =
+        "SET greylag.delivery = 'spooled'; SHOW greylag.delivery; RESET greylag.delivery; SHOW greylag.delivery";
+    assert_eq!(node.script(settings), "greylag.delivery\nspooled\ngreylag.delivery\nstreamed\n");
+    let job = |what: &[&str]| {
+        let target = ["--server", &node.door, "--data-dir", &node.data_dir];
+        greylag(&[&["job"], what, &target].concat())
+    };
+    let handle = stdout_of(&job(&["submit", "-c", sql])).trim().to_owned();
+    assert_eq!(stdout_of(&job(&["poll", &handle, "--wait"])), "done: 3 rows\n");
+    assert_eq!(stdout_of(&job(&["fetch", &handle, "--format", "csv"])), stdout_of(&node.sql(sql, "csv")));
+    assert_eq!(stdout_of(&job(&["cancel", &handle])), "cancelled\n");
+    assert!(stderr_of_failure(&job(&["submit", "-c", "SELEC 1"])).contains("GL1001"));
     for (sql, code) in [("SELEC 1", "GL1001"), ("SELECT * FROM nope", "GL1002"), ("DROP TABLE pets", "GL1006")] {
         let said = stderr_of_failure(&node.sql(sql, "csv"));
         assert!(said.contains(code), "{said}");

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use futures::{StreamExt, TryStreamExt};
 use greylag_node::{
     demo::{Databases, first_integer, texts},
     tpch::{Reference, difference, queries},
@@ -106,5 +107,35 @@ async fn all_nodes_killed_at_once_come_back_by_themselves() -> anyhow::Result<()
     assert!(difference(&reference.answer(sql).await?, &got)?.is_none());
     let sources = stage.mesh.connection(2).await?.query("SELECT count(*) FROM system.sources").await?;
     assert_eq!(first_integer(&sources), Some(3));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_outlives_its_coordinator() -> anyhow::Result<()> {
+    const SQL: &str = "SELECT l_orderkey, l_linenumber, l_comment FROM lineitem ORDER BY l_orderkey, l_linenumber";
+    let mut stage = Stage::set(&Databases::default()).await?;
+    let expected = Reference::new(SCALE)?.answer(SQL).await?;
+    // The token is read before its node may go.
+    let connection = stage.mesh.roaming(1).await?;
+    let client = connection.client();
+    let job = client.submit(SQL).await?;
+    let mut reading = client.results(&job).await?.batches;
+    let mut got = vec![reading.next().await.context("no rows")??];
+    stage.mesh.processes[1].kill()?;
+    while let Some(batch) = reading.next().await {
+        got.push(batch?);
+    }
+    assert!(difference(&expected, &got)?.is_none(), "what was read across the loss of the coordinator");
+    let rows = loop {
+        if let Some(rows) = client.poll(&job).await? {
+            break rows;
+        }
+    };
+    let count: usize = expected.iter().map(|batch| batch.num_rows()).sum();
+    assert_eq!(rows, count as u64, "it has run again at another");
+    let again: Vec<_> = client.results(&job).await?.batches.try_collect().await?;
+    assert!(difference(&expected, &again)?.is_none());
+    assert!(client.cancel_job(&job).await?);
+    assert!(!client.cancel_job(&job).await?);
     Ok(())
 }

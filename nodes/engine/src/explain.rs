@@ -22,9 +22,9 @@ use crate::{
 };
 
 /// What happens to a sub-query whose rows are all held back until they have come.
-const RULE_HELD: &str = "R0, R1";
+const RULE_HELD: &str = "R0, R1, R4";
 /// What happens to one whose rows are used as they come, once they are more than the gate's window.
-const RULE_USED: &str = "R0, R3, R5";
+const RULE_USED: &str = "R0, R3, R4, R5";
 
 /// One line of the answer.
 struct Line {
