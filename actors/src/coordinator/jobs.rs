@@ -106,8 +106,11 @@ impl Jobs {
         let runs = job.clone();
         let work = TaskGuard::query(&ctx.seams, async move {
             let running = runs.clone();
-            let outcome = caught("a job", async { Ok(running.run(starting).await) }).await;
-            if let Err(error) = outcome {
+            let ran = async {
+                running.run(starting).await;
+                Ok(())
+            };
+            if let Err(error) = caught("a job", ran).await {
                 runs.run(async { Err(error) }).await;
             }
         });

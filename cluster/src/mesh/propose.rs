@@ -44,7 +44,7 @@ impl Proposer {
     }
 
     pub(crate) async fn propose(&self, command: Command) -> Result<Outcome> {
-        match self.ask_leader(ForwardBody::Propose(command)).await? {
+        match self.ask_leader(ForwardBody::Propose(Box::new(command))).await? {
             ForwardReply::Committed(Outcome::Refused(error)) => Err(error),
             ForwardReply::Committed(outcome) => Ok(outcome),
             _ => Err(MeshError::internal("the leader has answered something else")),
@@ -111,7 +111,7 @@ impl Proposer {
 
     async fn lead(&self, body: ForwardBody) -> Result<ForwardReply, Failure> {
         let led = match body {
-            ForwardBody::Propose(command) => self.raft.propose(command).await.map(ForwardReply::Committed),
+            ForwardBody::Propose(command) => self.raft.propose(*command).await.map(ForwardReply::Committed),
             ForwardBody::ReadIndex => self.raft.read_index().await.map(ForwardReply::ReadIndex),
         };
         match led {

@@ -115,7 +115,7 @@ impl Switchboard {
     async fn lead(&self, body: ForwardBody) -> ForwardReply {
         let leading = async {
             match body {
-                ForwardBody::Propose(command) => self.raft.propose(command).await.map(ForwardReply::Committed),
+                ForwardBody::Propose(command) => self.raft.propose(*command).await.map(ForwardReply::Committed),
                 ForwardBody::ReadIndex => self.raft.read_index().await.map(ForwardReply::ReadIndex),
             }
         };

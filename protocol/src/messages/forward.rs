@@ -20,7 +20,7 @@ pub struct ForwardRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ForwardBody {
     /// Commit this.
-    Propose(Command),
+    Propose(Box<Command>),
     /// Up to where must I have applied the log to have seen everything committed by now?
     ReadIndex,
 }

@@ -15,7 +15,7 @@ use greylag_actors::{
     edge::port::Secrets,
     node::{Node, NodeParts, PeersKind},
 };
-use greylag_cluster::{Mesh, MeshStart, Seams};
+use greylag_cluster::{Mesh, MeshStart, Seams, seams::MemoryScratch};
 use greylag_config::NodeConfig;
 use greylag_engine::{Engine, EngineConfig};
 use greylag_protocol::{
