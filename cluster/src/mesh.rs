@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    custody::Rotor,
     health::{Gatherer, Health},
     identity::{Keyring, NodeKey, key, token},
     raft::RaftNode,
@@ -72,6 +73,7 @@ struct Inner {
     proposer: Proposer,
     keyring: Arc<Keyring>,
     gatherer: Gatherer,
+    rotor: Rotor,
     alive: Alive,
 }
 
@@ -219,6 +221,12 @@ impl Mesh {
     /// The mesh's own keys, where this node keeps them: every voter does, a moment after it has become one.
     pub fn authority(&self) -> Option<Arc<Authority>> {
         self.inner.keyring.held().map(|held| held.keys.clone())
+    }
+
+    /// Has a new authority take over, made by a member that keeps the present one. Members renew their certificates by
+    /// themselves; the former is trusted for at least `overlap`, and until all who are up have renewed.
+    pub async fn rotate_authority(&self, overlap: Duration) -> Result<()> {
+        self.inner.rotor.rotate(overlap).await
     }
 
     /// The whole control state, after everything that was committed before the call, with the mesh's keys. GL1005 on a

@@ -137,6 +137,10 @@ pub enum AdminCall {
     UndrainNode {
         node: NodeId,
     },
+    /// A new authority signs certificates from now on. The former is trusted for at least so long.
+    RotateAuthority {
+        overlap_secs: u64,
+    },
     /// A piece of the whole control state with the mesh's keys, from this byte on. Asked at a node that keeps the keys.
     SaveSnapshot {
         from: u64,

@@ -16,6 +16,8 @@ use crate::{NodeCtx, edge::port::SECRET_OPTIONS};
 pub const JOIN_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Nodes that one join token may admit.
 pub const JOIN_USES_MAX: u32 = 1_000;
+/// Longest time for which two authorities are trusted.
+const OVERLAP_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// Bytes of a snapshot in one reply.
 const SNAPSHOT_PIECE_BYTES: usize = 512 << 10;
 /// Edges that one source may ask for.
@@ -52,6 +54,10 @@ pub async fn run(ctx: &Arc<NodeCtx>, session: &Session, call: AdminCall) -> Resu
         AdminCall::UndrainNode { node } => drain(ctx, node, false).await,
         AdminCall::IssueBearer { subject, roles, ttl_secs } => {
             super::bearer::issue(ctx, subject, roles, ttl_secs).await
+        }
+        AdminCall::RotateAuthority { overlap_secs } => {
+            let overlap = Duration::from_millis(ttl_ms(overlap_secs, OVERLAP_MAX)?);
+            ctx.mesh.rotate_authority(overlap).await.map(|()| AdminReply::Done)
         }
         AdminCall::SaveSnapshot { from } => save_snapshot(ctx, from).await,
         AdminCall::ReadRegister { name } => {

@@ -82,6 +82,24 @@ pub(super) fn check_keys(keys: &Authority, ca: &[u8], state: &ControlState) -> R
     Ok(())
 }
 
+/// Whether a certificate has been signed by this authority, whatever its dates.
+pub(super) fn is_signed_by(certificate: &[u8], ca: &[u8]) -> bool {
+    let Ok(validity) = validity_of(certificate) else { return false };
+    verify_chain(&CertificateDer::from(certificate), &CertificateDer::from(ca), validity.issued_unix_ms).is_ok()
+}
+
+/// Voters that must have the keys of an authority before it takes over: all that are there. GL4007 without a majority
+/// of them, for then those who are not there could never sign again.
+pub(super) fn heirs(state: &ControlState, me: NodeId) -> Result<Vec<NodeId>> {
+    let voters = || state.members.values().filter(|member| member.voter);
+    let there: Vec<NodeId> = voters().filter(|m| m.status != MemberStatus::Down).map(|m| m.id).collect();
+    if there.len() * 2 <= voters().count() {
+        let message = "most voters are down: the authority is rotated once they are back";
+        return Err(MeshError::new(ErrorCode::NoLeader, message));
+    }
+    Ok(there.into_iter().filter(|node| *node != me).collect())
+}
+
 /// Whether a certificate is what this node has asked for. GL4002 if not.
 pub(super) fn accept(certificate: &[u8], ca: &[u8], me: NodeId, key: &[u8], now_unix_ms: u64) -> Result<Validity> {
     let parsed = CertificateDer::from(certificate);

@@ -9,7 +9,7 @@ use greylag_protocol::{
 };
 use tokio::sync::{Semaphore, mpsc};
 
-use super::core;
+use super::{Rotor, core};
 use crate::{
     identity::{CertificateAuthority, Keyring},
     mesh::{Incoming, Proposer},
@@ -24,6 +24,7 @@ const SERVE_TIMEOUT: Duration = Duration::from_secs(12);
 
 pub(crate) struct AuthorityDesk {
     pub keyring: Arc<Keyring>,
+    pub rotor: Rotor,
     pub proposer: Proposer,
     pub clock: Arc<dyn Clock>,
     /// Of the certificates it issues.
@@ -66,8 +67,8 @@ impl AuthorityDesk {
     pub(crate) async fn answer_stranger(&self, request: AuthorityRequest) -> AuthorityReply {
         match request.body {
             AuthorityBody::Renew { .. } => self.answer(request).await,
-            AuthorityBody::Keys => {
-                let message = "the authority's keys are handed to members that have shown their certificate";
+            AuthorityBody::Keys | AuthorityBody::Keep { .. } | AuthorityBody::Rotate { .. } => {
+                let message = "this is for members that have shown their certificate";
                 AuthorityReply::Refused(MeshError::new(ErrorCode::NoCertificate, message))
             }
         }
@@ -81,6 +82,8 @@ impl AuthorityDesk {
         let answer = match body {
             AuthorityBody::Renew { csr } => self.renew(node, &csr).await,
             AuthorityBody::Keys => self.hand_over(node).await,
+            AuthorityBody::Keep { keys, ca_certificate } => self.rotor.keep(node, keys, &ca_certificate).await,
+            AuthorityBody::Rotate { overlap_ms } => self.rotor.asked(node, Duration::from_millis(overlap_ms)).await,
         };
         answer.unwrap_or_else(|error| {
             tracing::warn!(%node, %error, "a request to the authority was refused");

@@ -6,6 +6,7 @@
 //! | `core` | when to renew, whom to ask, who may have what; pure |
 //! | `renew` | keeping this node's certificate fresh |
 //! | `succession` | being given the authority's keys |
+//! | `rotation` | having another authority take over |
 //! | `ask` | asking one keeper |
 //! | `desk` | being asked |
 //!
@@ -23,8 +24,10 @@ mod core;
 mod core_test;
 mod desk;
 mod renew;
+mod rotation;
 mod succession;
 
 pub(crate) use desk::AuthorityDesk;
 pub(crate) use renew::{Renewal, credentials};
+pub(crate) use rotation::Rotor;
 pub(crate) use succession::Succession;

@@ -5,13 +5,15 @@ use std::{sync::Arc, time::Duration};
 use greylag_protocol::{
     ErrorCode, MeshError, NodeId, Result,
     messages::authority::{AuthorityBody, AuthorityReply},
+    state::{Command, ControlState},
 };
+use tokio::sync::watch;
 
 use super::{ask, core};
 use crate::{
     identity::{
-        Keyring, NodeKey,
-        certificate::validity_of,
+        Keyring, NodeKey, Trust,
+        certificate::{fingerprint, validity_of},
         store::{IdentityStore, Membership},
     },
     mesh::Proposer,
@@ -49,28 +51,64 @@ impl Renewal {
     /// Runs until it is dropped.
     pub(crate) async fn keep(self, mut membership: Membership, proposer: Proposer) {
         let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX, self.seed ^ self.me.0);
+        let mut states = proposer.raft.watch();
         loop {
-            let now = self.clock.unix_ms();
-            // One whose dates cannot be read is no good.
-            let due = self.due_unix_ms(&membership).unwrap_or(now);
-            if due > now {
-                tokio::time::sleep(Duration::from_millis(due - now).min(LOOK_PAUSE_MAX)).await;
-                continue;
-            }
-            match self.renew(&membership, &proposer).await {
-                Ok(renewed) => {
-                    membership = renewed;
+            let state = states.borrow_and_update().clone();
+            let step = match self.follow(&state, &membership).await {
+                Ok(()) => self.step(&state, &mut membership, &proposer).await,
+                Err(error) => Err(error),
+            };
+            let pause = match step {
+                Ok(pause) => {
                     backoff.reset();
+                    pause
                 }
                 Err(error) => {
                     tracing::warn!(%error, "this node's certificate could not be renewed yet");
-                    tokio::time::sleep(backoff.pause()).await;
+                    backoff.pause()
                 }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                // Another authority may have taken over.
+                () = rotated(&mut states, self.keyring.trust()) => {}
             }
         }
     }
 
+    /// Believes what the mesh believes.
+    async fn follow(&self, state: &ControlState, membership: &Membership) -> Result<()> {
+        let Some(trust) = newer(state, &self.keyring.trust()) else { return Ok(()) };
+        // On disk first: a node that forgot whom it believed might be believed by nobody.
+        self.store.keep_trust(trust.clone()).await?;
+        self.keyring.believe(trust);
+        self.endpoint.serve_member(&credentials(membership, &self.keyring.trust(), &self.key))?;
+        tracing::info!(node = %self.me, rotating = state.rotation.is_some(), "the mesh's authority has changed");
+        Ok(())
+    }
+
+    /// Does what is due, and says when to look again.
+    async fn step(&self, state: &ControlState, membership: &mut Membership, proposer: &Proposer) -> Result<Duration> {
+        let now = self.clock.unix_ms();
+        // One whose dates cannot be read is no good.
+        let due = self.due_unix_ms(membership).unwrap_or(now);
+        if due <= now {
+            *membership = self.renew(membership, proposer).await?;
+            return Ok(Duration::ZERO);
+        }
+        let by = fingerprint(&membership.ca_certificate).to_vec();
+        let told = state.member(self.me).is_none_or(|member| member.certified_by == by);
+        if state.rotation.is_some() && !told {
+            proposer.propose(Command::Certified { node: self.me, authority: by }).await?;
+        }
+        Ok(Duration::from_millis(due - now).min(LOOK_PAUSE_MAX))
+    }
+
+    /// One of an authority that has been rotated out is due at once.
     fn due_unix_ms(&self, membership: &Membership) -> Result<u64> {
+        if !core::is_signed_by(&membership.certificate, &self.keyring.ca_certificate()) {
+            return Ok(0);
+        }
         Ok(core::due_unix_ms(validity_of(&membership.certificate)?, self.seed ^ self.me.0))
     }
 
@@ -81,7 +119,7 @@ impl Renewal {
             None => self.ask(membership, proposer).await?,
         };
         let renewed = self.take(certificate).await?;
-        self.endpoint.serve_member(&credentials(&renewed, &self.key))?;
+        self.endpoint.serve_member(&credentials(&renewed, &self.keyring.trust(), &self.key))?;
         Ok(renewed)
     }
 
@@ -103,18 +141,18 @@ impl Renewal {
             let reply = match address {
                 Some(address) => {
                     let ca = self.keyring.ca_certificate();
-                    ask::as_stranger(&self.endpoint, address, ca, self.me, body.clone()).await
+                    ask::as_stranger(&self.endpoint, address, &ca, self.me, body.clone()).await
                 }
                 None => ask::member(&proposer.board, keeper, body.clone()).await,
             };
             match reply {
                 Ok(AuthorityReply::Certificate(certificate)) => return Ok(certificate),
-                Ok(AuthorityReply::NotKept | AuthorityReply::Keys(_)) => {}
                 Ok(AuthorityReply::Refused(error)) => {
                     // Noted like any refusal of this node: one that was removed ends.
                     proposer.board.links().failed(keeper, error.clone());
                     last = error.at_node(keeper);
                 }
+                Ok(_) => {}
                 Err(error) => last = error.at_node(keeper),
             }
         }
@@ -124,18 +162,27 @@ impl Renewal {
     /// Stores a certificate, if it is what was asked for.
     async fn take(&self, certificate: Vec<u8>) -> Result<Membership> {
         let (ca, now) = (self.keyring.ca_certificate(), self.clock.unix_ms());
-        let validity = core::accept(&certificate, ca, self.me, self.key.public_key(), now)?;
-        let renewed = self.store.renew(certificate).await?;
+        let validity = core::accept(&certificate, &ca, self.me, self.key.public_key(), now)?;
+        let renewed = self.store.renew(certificate, ca).await?;
         tracing::info!(node = %self.me, expires_unix_ms = validity.expires_unix_ms, "this node's certificate was renewed");
         Ok(renewed)
     }
 }
 
-/// What a member shows.
-pub(crate) fn credentials(membership: &Membership, key: &NodeKey) -> Credentials {
-    Credentials {
-        certificate: membership.certificate.clone().into(),
-        ca: membership.ca_certificate.clone().into(),
-        key: key.tls_key(),
+/// What the state says to believe, if that is newer than what is believed, and something else.
+fn newer(state: &ControlState, trust: &Trust) -> Option<Trust> {
+    Trust::of(state).filter(|told| told.epoch >= trust.epoch && !told.says_the_same(trust))
+}
+
+/// Resolves when there is something newer to believe.
+async fn rotated(states: &mut watch::Receiver<Arc<ControlState>>, trust: Trust) {
+    if states.wait_for(|state| newer(state, &trust).is_some()).await.is_err() {
+        // The log is closed.
+        std::future::pending::<()>().await;
     }
+}
+
+/// What a member shows.
+pub(crate) fn credentials(membership: &Membership, trust: &Trust, key: &NodeKey) -> Credentials {
+    Credentials { certificate: membership.certificate.clone().into(), trust: trust.clone(), key: key.tls_key() }
 }

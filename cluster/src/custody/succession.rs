@@ -14,7 +14,7 @@ use greylag_protocol::{
 
 use super::{ask, core};
 use crate::{
-    identity::{Keyring, store::IdentityStore},
+    identity::{Keyring, keyring::AUTHORITIES_MAX, store::IdentityStore},
     mesh::Proposer,
     transport::Backoff,
 };
@@ -30,19 +30,23 @@ pub(crate) struct Succession {
 }
 
 impl Succession {
-    /// Runs until this node keeps the authority.
+    /// Runs until it is dropped: whenever this node votes and does not keep the keys of the authority that signs.
     pub(crate) async fn run(self) {
         let me = self.proposer.me;
-        let mut states = self.proposer.raft.watch();
+        let (mut states, mut held) = (self.proposer.raft.watch(), self.keyring.watch());
         let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX, self.proposer.seed ^ me.0);
-        while self.keyring.held().is_none() {
+        loop {
+            let lacks = held.wait_for(Option::is_none).await.is_ok();
             let votes = states.wait_for(|state| state.member(me).is_some_and(|member| member.voter)).await.is_ok();
-            if !votes {
+            if !lacks || !votes {
                 // The log is closed.
                 return;
             }
             match self.succeed().await {
-                Ok(()) => tracing::info!(node = %me, "this node keeps the mesh's authority from now on"),
+                Ok(()) => {
+                    backoff.reset();
+                    tracing::info!(node = %me, "this node keeps the mesh's authority from now on");
+                }
                 Err(error) => {
                     tracing::warn!(%error, "this voter could not be given the mesh's authority yet");
                     tokio::time::sleep(backoff.pause()).await;
@@ -52,10 +56,10 @@ impl Succession {
     }
 
     async fn succeed(&self) -> Result<()> {
+        let ca = self.keyring.ca_certificate();
         let keys = self.ask().await?;
-        core::check_keys(&keys, self.keyring.ca_certificate(), &self.proposer.state())?;
-        self.store.keep_authority(keys.clone()).await?;
-        self.keyring.put(keys)
+        core::check_keys(&keys, &ca, &self.proposer.state())?;
+        keep(&self.keyring, &self.store, keys, &ca).await
     }
 
     async fn ask(&self) -> Result<Authority> {
@@ -70,4 +74,18 @@ impl Succession {
         }
         Err(last)
     }
+}
+
+/// On disk first.
+pub(super) async fn keep(keyring: &Keyring, store: &IdentityStore, keys: Authority, ca: &[u8]) -> Result<()> {
+    let mut known = keyring.known();
+    known.retain(|(_, known)| known != ca);
+    known.push((keys.clone(), ca.to_vec()));
+    let excess = known.len().saturating_sub(AUTHORITIES_MAX);
+    let signs = keyring.ca_certificate();
+    if let Some(oldest) = known.iter().position(|(_, known)| *known != signs).filter(|_| excess > 0) {
+        known.remove(oldest);
+    }
+    store.keep_authorities(known).await?;
+    keyring.put(keys, ca)
 }

@@ -99,8 +99,12 @@ impl Admissions {
             status_since_unix_ms: now_unix_ms,
             public_key,
             allowed: None,
+            certified_by: Vec::new(),
         };
-        let admitted = self.proposer.propose(Command::Admit { grant: token.to_owned(), member, now_unix_ms }).await?;
+        let admitted = self
+            .proposer
+            .propose(Command::Admit { grant: token.to_owned(), member: Box::new(member), now_unix_ms })
+            .await?;
         let Outcome::Admitted { node, .. } = admitted else {
             return Err(MeshError::internal("an admission came to something else"));
         };
@@ -113,9 +117,11 @@ impl Admissions {
             mesh: self.mesh,
             node,
             certificate: issued.certificate,
-            ca_certificate: self.authority.keyring.ca_certificate().to_vec(),
+            ca_certificate: authority.certificate().to_vec(),
             authority: None,
             members: members.collect(),
+            rotation: state.rotation.clone(),
+            epoch: state.epoch,
         })
     }
 

@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use greylag_protocol::{
-    ErrorCode, MeshError, MeshId, NodeId, NodeUuid, Result,
+    Epoch, ErrorCode, MeshError, MeshId, NodeId, NodeUuid, Result,
     messages::join::{Candidate, Enrolment, JoinBody, JoinReplyBody, JoinToken},
     state::{Command, ControlState, Grant, Member, MemberStatus, MeshFacts, Role, RoleCount, RoleWanted},
 };
@@ -88,6 +88,8 @@ fn enrolment(founding: &Founding, node: NodeId, certificate: Vec<u8>, authority:
         ca_certificate: founding.ca_certificate.clone(),
         authority: authority.then(|| founding.authority.clone()),
         members: founding.members.iter().map(|m| (m.id, dialled_at(&m.candidate))).collect(),
+        rotation: founding.restored.as_ref().and_then(|kept| kept.rotation.clone()),
+        epoch: Epoch(0),
     }
 }
 
@@ -219,5 +221,6 @@ fn member(founder: &Founder, unix_ms: u64) -> Option<Member> {
         status_since_unix_ms: unix_ms,
         public_key: founder.public_key.clone()?,
         allowed: None,
+        certified_by: Vec::new(),
     })
 }

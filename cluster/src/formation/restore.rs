@@ -93,5 +93,6 @@ fn member(id: NodeId, uuid: NodeUuid, public_key: Vec<u8>) -> Member {
         status_since_unix_ms: 0,
         public_key,
         allowed: None,
+        certified_by: Vec::new(),
     }
 }

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     identity::{
         CertificateAuthority, NodeKey,
-        certificate::{fingerprint, node_of, public_key_of, verify_chain},
+        certificate::{fingerprint, node_of, public_key_of, verify_chain, verify_chain_through},
         store::{IdentityStore, Membership},
     },
     seams::Clock,
@@ -250,7 +250,7 @@ impl Search {
         if enrolment.mesh != mesh {
             return wrong("the seed has enrolled this node in another mesh");
         }
-        if self.seeker.token.ca_pin.is_some_and(|pin| pin != fingerprint(&ca)) {
+        if self.seeker.token.ca_pin.is_some_and(|pin| pin != fingerprint(&ca) && !self.is_vouched_for(pin, enrolment)) {
             return wrong("the seed's authority is not the one that the join token pins");
         }
         if public_key_of(&certificate)? != self.seeker.key.public_key() || node_of(&certificate)? != enrolment.node {
@@ -261,6 +261,17 @@ impl Search {
             Some(authority) => CertificateAuthority::open(authority, &enrolment.ca_certificate).map(drop),
             None => Ok(()),
         }
+    }
+
+    /// Whether the authority has taken over from the one that the token pins, by that one's own word.
+    fn is_vouched_for(&self, pin: [u8; 32], enrolment: &Enrolment) -> bool {
+        let Some(rotation) = enrolment.rotation.as_ref().filter(|r| fingerprint(&r.former_ca) == pin) else {
+            return false;
+        };
+        let der = |bytes: &Vec<u8>| CertificateDer::from(bytes.clone());
+        let (certificate, former) = (der(&enrolment.certificate), der(&rotation.former_ca));
+        let between = [der(&rotation.new_by_former)];
+        verify_chain_through(&certificate, &between, &former, self.seeker.clock.unix_ms()).is_ok()
     }
 
     fn report(&self) {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use greylag_protocol::{ErrorCode, MeshError, MeshId, NodeId, Result, messages::join::Authority};
+use greylag_protocol::{ErrorCode, MeshError, MeshId, NodeId, Result, messages::join::Authority, state::Rotation};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
@@ -37,16 +37,37 @@ impl CertificateAuthority {
     /// New keys for a new mesh, and the authority's own certificate, DER.
     pub fn mint(mesh: MeshId, unix_ms: u64) -> Result<(Authority, Vec<u8>)> {
         let (ca_key, bearer_key) = (NodeKey::generate()?, NodeKey::generate()?);
-        let mut params = CertificateParams::new(Vec::new()).map_err(made)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, format!("greylag mesh {mesh}"));
-        params.serial_number = Some(serial(mesh.0.as_bytes(), unix_ms));
-        set_validity(&mut params, unix_ms, CA_VALIDITY);
+        let params = ca_params(mesh, mesh.0.as_bytes(), unix_ms)?;
         let certificate = params.self_signed(&ca_key.rcgen_key()?).map_err(made)?;
         let authority = Authority { ca_key: ca_key.pkcs8().to_vec(), bearer_key: bearer_key.pkcs8().to_vec() };
         Ok((authority, certificate.der().to_vec()))
+    }
+
+    /// A new authority for the same mesh, and how this one and it vouch for each other. The key for bearer tokens stays.
+    pub fn succeed(
+        &self,
+        keys: &Authority,
+        mesh: MeshId,
+        unix_ms: u64,
+        until_unix_ms: u64,
+    ) -> Result<(Authority, Vec<u8>, Rotation)> {
+        let (minted, certificate) = Self::mint(mesh, unix_ms)?;
+        let new_keys = Authority { ca_key: minted.ca_key, bearer_key: keys.bearer_key.clone() };
+        let new = Self::open(&new_keys, &certificate)?;
+        let rotation = Rotation {
+            former_ca: self.certificate.to_vec(),
+            new_by_former: self.vouch_for(&new_keys, mesh, unix_ms)?,
+            former_by_new: new.vouch_for(keys, mesh, unix_ms)?,
+            until_unix_ms,
+        };
+        Ok((new_keys, certificate, rotation))
+    }
+
+    /// A certificate of this authority for another authority of the same mesh. DER.
+    fn vouch_for(&self, other: &Authority, mesh: MeshId, unix_ms: u64) -> Result<Vec<u8>> {
+        let key = NodeKey::from_pkcs8(other.ca_key.clone())?;
+        let params = ca_params(mesh, key.public_key(), unix_ms)?;
+        Ok(params.signed_by(&key.rcgen_key()?, &self.issuer).map_err(made)?.der().to_vec())
     }
 
     /// From keys and certificate as `mint` made them. GL4002 if they do not belong together.
@@ -104,6 +125,18 @@ fn read_request(request: &[u8]) -> Result<CertificateSigningRequestParams> {
     Ok(request)
 }
 
+/// What all authorities of a mesh have in common.
+fn ca_params(mesh: MeshId, numbered_by: &[u8], unix_ms: u64) -> Result<CertificateParams> {
+    let mut params = CertificateParams::new(Vec::new()).map_err(made)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, format!("greylag mesh {mesh}"));
+    params.serial_number = Some(serial(numbered_by, unix_ms));
+    set_validity(&mut params, unix_ms, CA_VALIDITY);
+    Ok(params)
+}
+
 fn set_validity(params: &mut CertificateParams, unix_ms: u64, validity: Duration) {
     let now = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_millis(unix_ms);
     params.not_before = now - BACKDATED;
@@ -125,7 +158,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::identity::certificate::{Validity, node_of, validity_of, verify_chain};
+    use crate::identity::certificate::{Validity, node_of, validity_of, verify_chain, verify_chain_through};
 
     const NOW: u64 = 1_800_000_000_000;
     const HOUR: u64 = 3600 * 1000;
@@ -163,6 +196,29 @@ mod tests {
         ] {
             assert_eq!(verify_chain(&certificate, &ca, time).is_ok(), good, "{time}");
         }
+    }
+
+    #[test]
+    fn a_successor_and_its_predecessor_are_believed_by_who_trusts_but_one_of_them() {
+        let (keys, old_ca) = minted();
+        let old = CertificateAuthority::open(&keys, &old_ca).unwrap();
+        let (new_keys, new_ca, rotation) = old.succeed(&keys, MeshId(Uuid::nil()), NOW + 5_000, NOW + HOUR).unwrap();
+        assert_eq!(new_keys.bearer_key, keys.bearer_key);
+        assert_ne!(new_keys.ca_key, keys.ca_key);
+        let new = CertificateAuthority::open(&new_keys, &new_ca).unwrap();
+        let request = NodeKey::generate().unwrap().certificate_request().unwrap();
+        let issued = |ca: &CertificateAuthority| ca.issue(NodeId(1), &request, NOW, LIFE).unwrap().certificate;
+        let (by_old, by_new) = (issued(&old), issued(&new));
+        let between = [rotation.new_by_former.clone().into(), rotation.former_by_new.clone().into()];
+        for (certificate, anchor, alone) in
+            [(&by_old, &old_ca, true), (&by_old, &new_ca, false), (&by_new, &new_ca, true), (&by_new, &old_ca, false)]
+        {
+            let (certificate, anchor) = (certificate.clone().into(), anchor.clone().into());
+            assert_eq!(verify_chain(&certificate, &anchor, NOW).is_ok(), alone);
+            assert_eq!(verify_chain_through(&certificate, &between, &anchor, NOW), Ok(()));
+        }
+        let (_, other) = minted();
+        assert!(verify_chain_through(&by_new.into(), &between, &other.into(), NOW).is_err());
     }
 
     #[test]

@@ -63,13 +63,23 @@ pub fn validity_of(certificate: &[u8]) -> Result<Validity> {
 
 /// Checks that `ca` has signed `certificate` and that it is valid now, for both sides of a connection.
 pub fn verify_chain(certificate: &CertificateDer<'_>, ca: &CertificateDer<'_>, unix_ms: u64) -> Result<()> {
+    verify_chain_through(certificate, &[], ca, unix_ms)
+}
+
+/// As [`verify_chain`], with authorities in between for which `ca` vouches.
+pub fn verify_chain_through(
+    certificate: &CertificateDer<'_>,
+    between: &[CertificateDer<'_>],
+    ca: &CertificateDer<'_>,
+    unix_ms: u64,
+) -> Result<()> {
     let parsed = parse(certificate)?;
     let anchor =
         anchor_from_trusted_cert(ca).map_err(|error| foreign(format!("the authority's certificate: {error}")))?;
     let now = UnixTime::since_unix_epoch(Duration::from_millis(unix_ms));
     for usage in [KeyUsage::server_auth(), KeyUsage::client_auth()] {
         parsed
-            .verify_for_usage(&[ED25519], std::slice::from_ref(&anchor), &[], now, usage, None, None)
+            .verify_for_usage(&[ED25519], std::slice::from_ref(&anchor), between, now, usage, None, None)
             .map_err(|error| foreign(format!("the certificate does not verify: {error}")))?;
     }
     Ok(())

@@ -9,7 +9,9 @@ pub(crate) mod keyring;
 pub(crate) mod proof;
 pub(crate) mod store;
 pub mod token;
+pub(crate) mod trust;
 
 pub use authority::CertificateAuthority;
 pub use key::NodeKey;
 pub(crate) use keyring::Keyring;
+pub(crate) use trust::Trust;

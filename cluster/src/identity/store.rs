@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{authority::CertificateAuthority, key::NodeKey};
+use super::{Trust, authority::CertificateAuthority, key::NodeKey};
 use crate::seams::{Blocking, Disk, Seams};
 
 /// Version of every file here.
@@ -25,6 +25,8 @@ const NODE: &str = "node.key";
 const MEMBERSHIP: &str = "membership";
 const AUTHORITY: &str = "authority";
 const FOUNDING: &str = "founding";
+const AUTHORITIES: &str = "authorities";
+const TRUST: &str = "trust";
 
 /// A node's place in a mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,7 +102,8 @@ impl IdentityStore {
     /// Makes this node a member, for good.
     pub(crate) async fn enrol(&self, enrolment: Enrolment) -> Result<Membership> {
         self.run(move |files| {
-            let Enrolment { mesh, node, certificate, ca_certificate, authority, members } = enrolment;
+            let Enrolment { mesh, node, certificate, ca_certificate, authority, members, rotation, epoch } = enrolment;
+            files.write(TRUST, &Trust { epoch, ca_certificate: ca_certificate.clone(), rotation }, false)?;
             if let Some(authority) = authority {
                 files.write(AUTHORITY, &authority, true)?;
             }
@@ -112,28 +115,43 @@ impl IdentityStore {
     }
 
     /// Puts another certificate in the place of this node's, before it is used.
-    pub(crate) async fn renew(&self, certificate: Vec<u8>) -> Result<Membership> {
+    pub(crate) async fn renew(&self, certificate: Vec<u8>, ca_certificate: Vec<u8>) -> Result<Membership> {
         self.run(move |files| {
             let known: Option<Membership> = files.read(MEMBERSHIP)?;
             let known = known.ok_or_else(|| MeshError::internal("a node without a membership renews nothing"))?;
-            let membership = Membership { certificate, ..known };
+            let membership = Membership { certificate, ca_certificate, ..known };
             files.write(MEMBERSHIP, &membership, false)?;
             Ok(membership)
         })
         .await
     }
 
-    /// Keeps the mesh's keys from now on.
-    pub(crate) async fn keep_authority(&self, authority: Authority) -> Result<()> {
-        self.run(move |files| files.write(AUTHORITY, &authority, true)).await
+    /// Keeps these keys from now on, each with its authority's certificate.
+    pub(crate) async fn keep_authorities(&self, known: Vec<(Authority, Vec<u8>)>) -> Result<()> {
+        self.run(move |files| files.write(AUTHORITIES, &known, true)).await
     }
 
-    /// The mesh's keys, if this node has been given them. Keys left over from another mesh are not returned.
-    pub(crate) async fn authority(&self, ca_certificate: &[u8]) -> Result<Option<Authority>> {
-        let ca_certificate = ca_certificate.to_vec();
+    /// What this node believes from now on.
+    pub(crate) async fn keep_trust(&self, trust: Trust) -> Result<()> {
+        self.run(move |files| files.write(TRUST, &trust, false)).await
+    }
+
+    /// What this node believes: as it knew it last, or as it was told when it was enrolled.
+    pub(crate) async fn trust(&self, membership: &Membership) -> Result<Trust> {
+        let enrolled = Trust::enrolled(&membership.ca_certificate);
+        self.run(move |files| Ok(files.read(TRUST)?.unwrap_or(enrolled))).await
+    }
+
+    /// The mesh's keys that this node has been given, each with its authority's certificate. Those given at enrolment
+    /// belong to the authority of then; keys left over from another mesh are not returned.
+    pub(crate) async fn authorities(&self, enrolled_by: &[u8]) -> Result<Vec<(Authority, Vec<u8>)>> {
+        let enrolled_by = enrolled_by.to_vec();
         self.run(move |files| {
-            let authority: Option<Authority> = files.read(AUTHORITY)?;
-            Ok(authority.filter(|authority| CertificateAuthority::open(authority, &ca_certificate).is_ok()))
+            let first: Option<Authority> = files.read(AUTHORITY)?;
+            let first = first.map(|keys| (keys, enrolled_by));
+            let later: Vec<(Authority, Vec<u8>)> = files.read(AUTHORITIES)?.unwrap_or_default();
+            let fits = |(keys, ca): &(Authority, Vec<u8>)| CertificateAuthority::open(keys, ca).is_ok();
+            Ok(first.into_iter().chain(later).filter(fits).collect())
         })
         .await
     }
@@ -201,6 +219,8 @@ mod tests {
             ca_certificate: ca_certificate.to_vec(),
             authority,
             members: vec![(NodeId(1), "a:1".into())],
+            rotation: None,
+            epoch: greylag_protocol::Epoch(0),
         }
     }
 
@@ -218,11 +238,22 @@ mod tests {
         let (_, other_ca) = CertificateAuthority::mint(MeshId(Uuid::nil()), 0).unwrap();
         let stored = store.enrol(enrolment(Some(authority.clone()), &ca)).await.unwrap();
         assert_eq!(store.membership().await.unwrap(), Some(stored.clone()));
-        let renewed = store.renew(vec![2]).await.unwrap();
+        let renewed = store.renew(vec![2], ca.clone()).await.unwrap();
         assert_eq!(renewed, Membership { certificate: vec![2], ..stored });
         assert_eq!(store.membership().await.unwrap(), Some(renewed));
-        assert_eq!(store.authority(&ca).await.unwrap(), Some(authority));
-        assert_eq!(store.authority(&other_ca).await.unwrap(), None, "keys of another mesh");
+        let kept = vec![(authority.clone(), ca.clone())];
+        assert_eq!(store.authorities(&ca).await.unwrap(), kept);
+        assert_eq!(store.authorities(&other_ca).await.unwrap(), [], "keys of another mesh");
+        let (later, later_ca) = CertificateAuthority::mint(MeshId(Uuid::nil()), 1).unwrap();
+        store.keep_authorities(vec![(later.clone(), later_ca.clone()), (authority, other_ca.clone())]).await.unwrap();
+        let kept = [kept, vec![(later, later_ca)]].concat();
+        assert_eq!(store.authorities(&ca).await.unwrap(), kept);
+        let membership = store.membership().await.unwrap().unwrap();
+        let mut trust = Trust::enrolled(&ca);
+        assert_eq!(store.trust(&membership).await.unwrap(), trust);
+        trust.ca_certificate = other_ca;
+        store.keep_trust(trust.clone()).await.unwrap();
+        assert_eq!(store.trust(&membership).await.unwrap(), trust);
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Alive, Inner, Mesh, MeshStart, Proposer, settle};
 use crate::{
-    custody::{AuthorityDesk, Renewal, Succession, credentials},
+    custody::{AuthorityDesk, Renewal, Rotor, Succession, credentials},
     formation::{Admissions, FOUNDERS_MAX, FoundingDesk, JoinDesk, Seeker, Sought, found, mint},
     health::{self, Gatherer, Stalls},
     identity::{
@@ -151,7 +151,7 @@ impl Arrival {
         let keyring = self.keyring(&membership).await?;
         let renewal = self.renewal(me, &keyring);
         let membership = renewal.at_home(membership).await?;
-        self.endpoint.serve_member(&credentials(&membership, &self.key))?;
+        self.endpoint.serve_member(&credentials(&membership, &keyring.trust(), &self.key))?;
         let wiring = Wiring {
             me,
             outbound_only: self.config.outbound_only,
@@ -173,7 +173,7 @@ impl Arrival {
         self.keep(succession.run());
 
         let gatherer = self.attend_health(&board, &raft)?;
-        let authority = Arc::new(self.authority(&keyring, &proposer));
+        let (authority, rotor) = (Arc::new(self.authority(&keyring, &proposer)), self.rotor(&keyring, &proposer));
         let serving = authority.clone().serve(board.serve(StreamTag::Authority)?);
         self.keep(serving);
         let admissions = Arc::new(self.admissions(&membership, authority, &proposer));
@@ -206,6 +206,7 @@ impl Arrival {
                 proposer,
                 keyring,
                 gatherer,
+                rotor,
                 alive: self.alive,
             }),
         })
@@ -238,8 +239,20 @@ impl Arrival {
     }
 
     async fn keyring(&self, membership: &Membership) -> Result<Arc<Keyring>> {
-        let authority = self.store.authority(&membership.ca_certificate).await?;
-        Ok(Arc::new(Keyring::new(&membership.ca_certificate, authority)?))
+        let keyring = Keyring::new(self.store.trust(membership).await?);
+        for (keys, ca) in self.store.authorities(&membership.ca_certificate).await? {
+            keyring.put(keys, &ca)?;
+        }
+        Ok(Arc::new(keyring))
+    }
+
+    fn rotor(&self, keyring: &Arc<Keyring>, proposer: &Proposer) -> Rotor {
+        Rotor {
+            keyring: keyring.clone(),
+            store: self.store.clone(),
+            proposer: proposer.clone(),
+            clock: self.seams.clock.clone(),
+        }
     }
 
     fn renewal(&self, me: NodeId, keyring: &Arc<Keyring>) -> Renewal {
@@ -258,6 +271,7 @@ impl Arrival {
     fn authority(&self, keyring: &Arc<Keyring>, proposer: &Proposer) -> AuthorityDesk {
         AuthorityDesk {
             keyring: keyring.clone(),
+            rotor: self.rotor(keyring, proposer),
             proposer: proposer.clone(),
             clock: self.seams.clock.clone(),
             life: self.life(),

@@ -11,7 +11,7 @@ use greylag_protocol::{
 };
 
 use super::seats::seats;
-use crate::placement::plan;
+use crate::{identity::certificate::fingerprint, placement::plan};
 
 /// Time for which an edge that could not be served by a node is not given to it again, if others can take it; doubled
 /// each time that it has failed again.
@@ -71,6 +71,7 @@ pub(super) fn duties(sight: &Sight<'_>) -> Vec<Duty> {
     duties.extend(log_membership(sight));
     duties.extend(voter_flags(sight));
     duties.extend(forgiven(sight));
+    duties.extend(rotation_ends(sight));
     // Placement holds at the epoch it was computed from: nothing else may be about to raise it.
     if !duties.iter().any(|duty| matches!(duty, Duty::Propose(_))) {
         let mut changes = plan(sight.state);
@@ -147,6 +148,15 @@ fn log_membership(sight: &Sight<'_>) -> Option<Duty> {
         return Some(Duty::AddLearner { node: member.id, address: member.address.clone() });
     }
     voters.map(Duty::ChangeVoters)
+}
+
+/// The former authority is trusted no more once its time is over and all who are up have left it.
+fn rotation_ends(sight: &Sight<'_>) -> Option<Duty> {
+    let (rotation, facts) = (sight.state.rotation.as_ref()?, sight.state.mesh.as_ref()?);
+    let new = fingerprint(&facts.ca_certificate);
+    let left = |member: &Member| member.status == MemberStatus::Down || member.certified_by == new;
+    let over = sight.now_unix_ms >= rotation.until_unix_ms && sight.state.members.values().all(left);
+    over.then(|| Duty::Propose(Command::EndRotation { former_ca: rotation.former_ca.clone() }))
 }
 
 /// Nodes whose back-off from a source is over.

@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use greylag_protocol::{
     Epoch, NodeId, SourceName,
-    state::{Command, ControlState, MemberStatus, Role, RoleChange, RoleCount, RoleWanted, Unreached},
+    state::{Command, ControlState, MemberStatus, Role, RoleChange, RoleCount, RoleWanted, Rotation, Unreached},
 };
 
 use super::duties::{Duty, LogMembership, Sight, duties};
-use crate::state::{apply, fixture::form};
+use crate::{
+    identity::certificate::fingerprint,
+    state::{apply, fixture::form},
+};
 
 pub(super) struct Scene {
     pub state: ControlState,
@@ -221,4 +224,31 @@ fn a_node_that_could_not_reach_a_source_is_forgiven_later_each_time() {
         scene.now_unix_ms -= 1;
         assert!(!scene.duties().contains(&forgive), "{tries}");
     }
+}
+
+#[test]
+fn the_former_authority_goes_when_its_time_is_over_and_nobody_who_is_up_needs_it() {
+    let mut scene = Scene::new(3, 3);
+    let rotation = Rotation {
+        former_ca: scene.state.mesh.as_ref().unwrap().ca_certificate.clone(),
+        new_by_former: vec![1],
+        former_by_new: vec![2],
+        until_unix_ms: 20,
+    };
+    let former_ca = rotation.former_ca.clone();
+    apply(&mut scene.state, &Command::RotateAuthority { ca_certificate: vec![7; 300], rotation: Box::new(rotation) });
+    let ends = |scene: &Scene| {
+        let end = Duty::Propose(Command::EndRotation { former_ca: former_ca.clone() });
+        scene.duties().contains(&end)
+    };
+    scene.now_unix_ms = 30;
+    assert!(!ends(&scene), "nobody has renewed");
+    for id in [1, 2] {
+        scene.state.members.get_mut(&NodeId(id)).unwrap().certified_by = fingerprint(&[7; 300]).to_vec();
+    }
+    assert!(!ends(&scene));
+    scene.down(3);
+    assert!(ends(&scene), "who is down is not waited for");
+    scene.now_unix_ms = 19;
+    assert!(!ends(&scene), "but has its time");
 }

@@ -45,7 +45,11 @@ async fn dutiful(count: u64) -> (Arc<World>, RaftNode) {
 
 async fn admit(world: &Arc<World>, leader: &RaftNode, id: u64) -> RaftNode {
     let node = world.start_with_duties(id).await;
-    let admit = Command::Admit { grant: "g".to_owned(), member: Member { voter: false, ..member(id) }, now_unix_ms: 1 };
+    let admit = Command::Admit {
+        grant: "g".to_owned(),
+        member: Box::new(Member { voter: false, ..member(id) }),
+        now_unix_ms: 1,
+    };
     let admitted = leader.propose(admit).await.unwrap();
     assert!(matches!(admitted, Outcome::Admitted { node, .. } if node == NodeId(id)), "{admitted:?}");
     node

@@ -11,7 +11,7 @@ use greylag_protocol::{
     state::{Command, ControlState, Grant, Member, MeshFacts, Outcome, Role, RoleChange, RoleWanted},
 };
 
-use super::{MEMBERS_MAX, WANTED_BYTES_MAX, grants, members, registers, sources};
+use super::{MEMBERS_MAX, WANTED_BYTES_MAX, authority, grants, members, registers, sources};
 
 /// What a command came to, before the epoch is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +83,9 @@ fn change(state: &mut ControlState, command: &Command) -> Result<Change> {
             sources::reach(state, *node, source, *version, *reached, *now_unix_ms)
         }
         Command::Forgive { node, source, tries } => Ok(sources::forgive(state, *node, source, *tries)),
+        Command::RotateAuthority { ca_certificate, rotation } => authority::rotate(state, ca_certificate, rotation),
+        Command::Certified { node, authority } => authority::certified(state, *node, authority),
+        Command::EndRotation { former_ca } => Ok(authority::end_rotation(state, former_ca)),
         Command::Register { name, op, request } => registers::change(state, name, op, request),
     }
 }

@@ -7,7 +7,7 @@ use greylag_protocol::{
     Epoch, ErrorCode, NodeId, NodeUuid, SourceName,
     state::{
         Allowed, AllowedRoles, Command, ControlState, Grant, Member, MemberStatus, MeshFacts, Outcome, Role,
-        RoleChange, RoleCount, RoleWanted, SourceSpec,
+        RoleChange, RoleCount, RoleWanted, Rotation, SourceSpec,
     },
 };
 use uuid::Uuid;
@@ -52,7 +52,7 @@ fn admit(grant: &str, id: u64, now: u64) -> Command {
     let status_and_voter_are_ours = MemberStatus::Down;
     Command::Admit {
         grant: grant.to_owned(),
-        member: Member { id: NodeId(77), status: status_and_voter_are_ours, ..member(id) },
+        member: Box::new(Member { id: NodeId(77), status: status_and_voter_are_ours, ..member(id) }),
         now_unix_ms: now,
     }
 }
@@ -123,11 +123,11 @@ fn admit_refuses_what_a_grant_does_not_allow() {
     assert_eq!(refused(&mut state, admit("g", 10, 1000)), ErrorCode::JoinTokenExpired);
     let mut thief = member(10);
     thief.uuid = member(1).uuid;
-    let steal = Command::Admit { grant: "g".to_owned(), member: thief, now_unix_ms: 1 };
+    let steal = Command::Admit { grant: "g".to_owned(), member: Box::new(thief), now_unix_ms: 1 };
     assert_eq!(refused(&mut state, steal), ErrorCode::ProposalRefused);
     let mut large = member(10);
     large.labels.insert("x".to_owned(), "y".repeat(super::MEMBER_BYTES_MAX));
-    let large = Command::Admit { grant: "g".to_owned(), member: large, now_unix_ms: 1 };
+    let large = Command::Admit { grant: "g".to_owned(), member: Box::new(large), now_unix_ms: 1 };
     assert_eq!(refused(&mut state, large), ErrorCode::InvalidConfig);
 }
 
@@ -327,4 +327,30 @@ fn who_does_not_reach_a_source_is_barred_once_for_each_time_and_forgiven_by_numb
     made(&mut state, reach(false, 2));
     made(&mut state, Command::Remove { node: NodeId(1) });
     assert!(state.unreached.is_empty());
+}
+
+#[test]
+fn one_authority_takes_over_at_a_time_and_from_the_one_that_is() {
+    let mut state = formed();
+    let rotate = |from: u8, to: u8| Command::RotateAuthority {
+        ca_certificate: vec![to; 300],
+        rotation: Box::new(Rotation {
+            former_ca: vec![from; 300],
+            new_by_former: vec![8; 300],
+            former_by_new: vec![9; 300],
+            until_unix_ms: 50,
+        }),
+    };
+    assert_eq!(refused(&mut state, rotate(2, 3)), ErrorCode::VersionConflict);
+    made(&mut state, rotate(1, 2));
+    assert_eq!(state.mesh.as_ref().unwrap().ca_certificate, vec![2; 300]);
+    assert_eq!(refused(&mut state, rotate(2, 3)), ErrorCode::ProposalRefused, "one is under way");
+    assert_eq!(
+        refused(&mut state, Command::Certified { node: NodeId(1), authority: vec![1] }),
+        ErrorCode::ProposalRefused
+    );
+    made(&mut state, Command::Certified { node: NodeId(1), authority: vec![4; 32] });
+    kept(&mut state, Command::EndRotation { former_ca: vec![7; 300] });
+    made(&mut state, Command::EndRotation { former_ca: vec![1; 300] });
+    made(&mut state, rotate(2, 3));
 }

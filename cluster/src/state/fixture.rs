@@ -23,6 +23,7 @@ pub(crate) fn member(id: u64) -> Member {
         status_since_unix_ms: 0,
         public_key: vec![id as u8; 32],
         allowed: None,
+        certified_by: Vec::new(),
     }
 }
 

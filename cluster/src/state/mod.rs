@@ -6,6 +6,7 @@
 
 mod apply;
 mod archive;
+mod authority;
 mod grants;
 mod members;
 mod registers;
@@ -30,6 +31,8 @@ pub const WANTED_BYTES_MAX: usize = 4 << 10;
 pub const GRANTS_MAX: usize = 1024;
 /// Id, secret and roles of a grant, bytes.
 pub const GRANT_BYTES_MAX: usize = 1 << 10;
+/// A certificate of an authority, bytes.
+pub const CERTIFICATE_BYTES_MAX: usize = 4 << 10;
 /// Registers at a time.
 pub const REGISTERS_MAX: usize = 256;
 /// Name of a register, bytes.

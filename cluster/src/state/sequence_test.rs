@@ -8,7 +8,7 @@ use greylag_protocol::{
     Epoch, NodeId, SourceName,
     state::{
         Command, ControlState, Member, MemberStatus, Outcome, RegisterExpect, RegisterOp, RegisterRequest, Registers,
-        Role, RoleChange, RoleCount, RoleWanted, SourceSpec,
+        Role, RoleChange, RoleCount, RoleWanted, Rotation, SourceSpec,
     },
 };
 use proptest::prelude::*;
@@ -67,7 +67,7 @@ fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         1 => Just(form(1..=3)),
         4 => (grant_id.clone(), 10u64..30, 0u64..1100).prop_map(|(grant, id, now_unix_ms)| {
-            Command::Admit { grant, member: member(id), now_unix_ms }
+            Command::Admit { grant, member: Box::new(member(id)), now_unix_ms }
         }),
         2 => (node(), any::<u8>()).prop_map(|(node, port)| Command::Describe {
             node,
@@ -97,6 +97,17 @@ fn command() -> impl Strategy<Value = Command> {
             Command::SetDraining { node, draining, now_unix_ms: 5 }
         }),
         4 => register(),
+        2 => (1u8..4, 1u8..4).prop_map(|(from, to)| Command::RotateAuthority {
+            ca_certificate: vec![to; 300],
+            rotation: Box::new(Rotation {
+                former_ca: vec![from; 300],
+                new_by_former: vec![8],
+                former_by_new: vec![9],
+                until_unix_ms: 5,
+            }),
+        }),
+        1 => (node(), 1u8..4).prop_map(|(node, by)| Command::Certified { node, authority: vec![by; 32] }),
+        2 => (1u8..4).prop_map(|from| Command::EndRotation { former_ca: vec![from; 300] }),
         3 => (node(), name_of_source(), 1u64..3, any::<bool>()).prop_map(|(node, source, version, reached)| {
             Command::Reach { node, source, version, reached, now_unix_ms: 5 }
         }),

@@ -106,6 +106,7 @@ mod tests {
             status_since_unix_ms: 0,
             public_key: Vec::new(),
             allowed: None,
+            certified_by: Vec::new(),
         }
     }
 

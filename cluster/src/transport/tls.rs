@@ -22,7 +22,7 @@ use rustls::{
 
 use crate::{
     identity::{
-        NodeKey,
+        NodeKey, Trust,
         certificate::{COMMON_NAME, fingerprint},
     },
     seams::Clock,
@@ -31,24 +31,28 @@ use crate::{
 /// What a member shows and trusts.
 pub(crate) struct Credentials {
     pub certificate: CertificateDer<'static>,
-    pub ca: CertificateDer<'static>,
+    pub trust: Trust,
     pub key: PrivateKeyDer<'static>,
+}
+
+impl Credentials {
+    fn chain(&self) -> Vec<CertificateDer<'static>> {
+        [vec![self.certificate.clone()], self.trust.shown()].concat()
+    }
 }
 
 /// Accepts members and joiners. A client may come without a certificate, because joiners do; who speaks the mesh
 /// protocol without one is turned away after the handshake, with a code instead of a bare TLS alert.
 pub(super) fn member_server(credentials: &Credentials, clock: Arc<dyn Clock>) -> Result<ServerConfig> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(&credentials.ca)?, provider())
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(&credentials.trust)?, provider())
         .allow_unauthenticated()
         .build()
         .map_err(failed)?;
-    // The authority's certificate goes along, so that a joiner can find the one its token pins.
-    let chain = vec![credentials.certificate.clone(), credentials.ca.clone()];
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(NodeTime(clock)))
         .with_protocol_versions(&[&TLS13])
         .map_err(failed)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, credentials.key.clone_key())
+        .with_single_cert(credentials.chain(), credentials.key.clone_key())
         .map_err(failed)?;
     config.alpn_protocols = vec![ALPN_MESH.to_vec(), ALPN_JOIN.to_vec()];
     Ok(without_tickets(config))
@@ -59,8 +63,8 @@ pub(super) fn member_client(credentials: &Credentials, clock: Arc<dyn Clock>) ->
     let mut config = ClientConfig::builder_with_details(provider(), Arc::new(NodeTime(clock)))
         .with_protocol_versions(&[&TLS13])
         .map_err(failed)?
-        .with_root_certificates(roots(&credentials.ca)?)
-        .with_client_auth_cert(vec![credentials.certificate.clone()], credentials.key.clone_key())
+        .with_root_certificates(roots(&credentials.trust)?)
+        .with_client_auth_cert(credentials.chain(), credentials.key.clone_key())
         .map_err(failed)?;
     config.alpn_protocols = vec![ALPN_MESH.to_vec()];
     config.resumption = Resumption::disabled();
@@ -101,9 +105,11 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn roots(ca: &CertificateDer<'static>) -> Result<Arc<RootCertStore>> {
+fn roots(trust: &Trust) -> Result<Arc<RootCertStore>> {
     let mut roots = RootCertStore::empty();
-    roots.add(ca.clone()).map_err(failed)?;
+    for ca in trust.roots() {
+        roots.add(ca).map_err(failed)?;
+    }
     Ok(Arc::new(roots))
 }
 
@@ -150,7 +156,8 @@ impl ServerCertVerifier for SeedVerifier {
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?
-            .verify_server_cert(leaf, &[], name, ocsp, now)
+            // While one authority takes over from another, the pinned one may vouch for the one that has signed.
+            .verify_server_cert(leaf, chain, name, ocsp, now)
     }
 
     fn verify_tls12_signature(

@@ -13,5 +13,6 @@ mod refusal;
 mod registers;
 mod renewal;
 mod restore;
+mod rotation;
 mod streams;
 mod succession;

@@ -36,6 +36,11 @@ fn short_lived(mut sites: Vec<Site>) -> Vec<Site> {
 
 /// Dates of the certificate that a node shows to who dials it now.
 fn shown(node: &Node) -> Validity {
+    validity_of(&chain(node)[0]).unwrap()
+}
+
+/// What a node shows to who dials it now: its own certificate first.
+pub fn chain(node: &Node) -> Vec<rustls::pki_types::CertificateDer<'static>> {
     let address: SocketAddr = node.mesh.state().member(node.id()).unwrap().address.parse().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -43,8 +48,7 @@ fn shown(node: &Node) -> Validity {
         let config = client(None, greylag_protocol::frame::ALPN_JOIN);
         let connection = endpoint.connect_with(config, address, COMMON_NAME).unwrap().await.unwrap();
         let chain = connection.peer_identity().unwrap();
-        let chain = chain.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().unwrap();
-        validity_of(&chain[0]).unwrap()
+        *chain.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().unwrap()
     })
 }
 

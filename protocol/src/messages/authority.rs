@@ -26,6 +26,10 @@ pub enum AuthorityBody {
     Renew { csr: Vec<u8> },
     /// I have become a voter: let me keep the authority as well.
     Keys,
+    /// Keep these for an authority that may take over. From voters to voters.
+    Keep { keys: Authority, ca_certificate: Vec<u8> },
+    /// Have a new authority take over. From coordinators, who have made sure that an administrator wants it.
+    Rotate { overlap_ms: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +38,8 @@ pub enum AuthorityReply {
     Certificate(Vec<u8>),
     /// Given to current voters only, over a stream on which they have shown their certificate.
     Keys(Authority),
+    Kept,
+    Rotated,
     /// I do not keep the authority: ask another.
     NotKept,
     Refused(MeshError),

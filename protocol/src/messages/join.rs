@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::MeshError,
-    ids::{MeshId, NodeId, NodeUuid},
+    ids::{Epoch, MeshId, NodeId, NodeUuid},
+    state::Rotation,
 };
 
 pub const JOIN_VERSION: u16 = 1;
@@ -101,6 +102,10 @@ pub struct Enrolment {
     pub authority: Option<Authority>,
     /// Members to dial, with their addresses.
     pub members: Vec<(NodeId, String)>,
+    /// If the authority has taken over from another: how the former vouches for it.
+    pub rotation: Option<Rotation>,
+    /// Of the state that says so.
+    pub epoch: Epoch,
 }
 
 /// Private keys of the mesh, PKCS#8 DER. Kept in files of mode 0600, never in the log, never printed.

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ControlState, Grant, Member, MemberStatus, MeshFacts, RegisterOp, RegisterRequest, Role, RoleWanted, SourceSpec,
+    ControlState, Grant, Member, MemberStatus, MeshFacts, RegisterOp, RegisterRequest, Role, RoleWanted, Rotation,
+    SourceSpec,
 };
 use crate::{
     error::MeshError,
@@ -24,7 +25,7 @@ pub enum Command {
     /// Spends one use of a grant and allocates an id, in one step. `member.id` is ignored.
     Admit {
         grant: String,
-        member: Member,
+        member: Box<Member>,
         now_unix_ms: u64,
     },
     /// The first command of a mesh that is made anew from a snapshot: everything that it kept, and the one member.
@@ -100,6 +101,20 @@ pub enum Command {
         source: SourceName,
         tries: u32,
     },
+    /// A new authority takes over from `rotation.former_ca`, if that still is the mesh's.
+    RotateAuthority {
+        ca_certificate: Vec<u8>,
+        rotation: Box<Rotation>,
+    },
+    /// Whose certificate a node shows now.
+    Certified {
+        node: NodeId,
+        authority: Vec<u8>,
+    },
+    /// The authority that was rotated out is trusted no more.
+    EndRotation {
+        former_ca: Vec<u8>,
+    },
     /// Changes a register, once for each request.
     Register {
         name: String,
@@ -158,6 +173,9 @@ impl fmt::Display for Command {
             Command::Reach { node, source, reached: true, .. } => write!(f, "{node} reaches {source}"),
             Command::Reach { node, source, .. } => write!(f, "{node} does not reach {source}"),
             Command::Forgive { node, source, .. } => write!(f, "{node} may try {source} again"),
+            Command::RotateAuthority { .. } => f.write_str("rotate the authority"),
+            Command::Certified { node, .. } => write!(f, "{node} has a new certificate"),
+            Command::EndRotation { .. } => f.write_str("end the rotation of the authority"),
             Command::Register { name, op, .. } => write!(f, "{op} register {name}"),
         }
     }

@@ -37,6 +37,8 @@ pub struct ControlState {
     pub grants: BTreeMap<String, Grant>,
     /// Members that are to leave their roles to others, up or down.
     pub draining: BTreeSet<NodeId>,
+    /// While one authority takes over from another.
+    pub rotation: Option<Rotation>,
     /// Nodes that have found that they cannot reach a source they were to serve.
     pub unreached: BTreeMap<SourceName, BTreeMap<NodeId, Unreached>>,
     /// Nothing is planned by them, so they leave the epoch alone.
@@ -75,6 +77,8 @@ pub struct Member {
     pub public_key: Vec<u8>,
     /// As the token said that admitted it.
     pub allowed: AllowedRoles,
+    /// SHA-256 of the authority that has signed its certificate; said once one authority takes over from another.
+    pub certified_by: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -146,6 +150,19 @@ pub struct Source {
     pub spec: SourceSpec,
     /// Raised at every change of `spec`, from 1.
     pub version: u64,
+}
+
+/// A new authority has taken over ([`MeshFacts::ca_certificate`]) and the former is trusted still. Each vouches for the
+/// other, so that who trusts but one of them believes certificates of both. All DER.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    pub former_ca: Vec<u8>,
+    /// The new authority's key, signed by the former.
+    pub new_by_former: Vec<u8>,
+    /// The former authority's key, signed by the new.
+    pub former_by_new: Vec<u8>,
+    /// The former is trusted at least until then, and until every member that is up has a certificate of the new.
+    pub until_unix_ms: u64,
 }
 
 /// That a node could not reach a source.

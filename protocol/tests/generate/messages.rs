@@ -181,8 +181,8 @@ enums! {
     JoinReplyBody { Fresh { me, others }, Formed { mesh, members }, Enrolled(0), AskOthers(0), Refused(0) }
     ForwardBody { Propose(0), ReadIndex }
     ForwardReply { Committed(0), ReadIndex(0), NotLeader(0), Failed(0) }
-    AuthorityBody { Renew { csr }, Keys }
-    AuthorityReply { Certificate(0), Keys(0), NotKept, Refused(0) }
+    AuthorityBody { Renew { csr }, Keys, Keep { keys, ca_certificate }, Rotate { overlap_ms } }
+    AuthorityReply { Certificate(0), Keys(0), Kept, Rotated, NotKept, Refused(0) }
     HealthReply { Report(0), Unknown }
     PeerSight { Linked, Heard { ago_ms }, Silent }
     Outcome { Done { epoch }, Admitted { node, epoch }, Applied { version, changed }, Register { version, value }, Refused(0) }
@@ -195,12 +195,14 @@ enums! {
         ApplySource { spec, expect_version }, DropSource { name }, Want { role, wanted }, Assign { at, changes },
         PutGrant { grant }, RevokeGrant { id }, SetDraining { node, draining, now_unix_ms },
         Reach { node, source, version, reached, now_unix_ms }, Forgive { node, source, tries },
+        RotateAuthority { ca_certificate, rotation }, Certified { node, authority }, EndRotation { former_ca },
         Register { name, op, request },
     }
     AdminCall {
         ApplySource { spec, expect_version }, DropSource { name }, CreateJoinToken { uses, ttl_secs, allowed }, ListJoinTokens,
         RevokeJoinToken { id }, RemoveNode { node }, IssueBearer { subject, roles, ttl_secs },
-        DrainNode { node }, UndrainNode { node }, SaveSnapshot { from }, ReadRegister { name }, ChangeRegister { name, op, request },
+        DrainNode { node }, UndrainNode { node }, SaveSnapshot { from }, RotateAuthority { overlap_secs },
+        ReadRegister { name }, ChangeRegister { name, op, request },
     }
     AdminReply { Applied { version, changed }, Token { token }, Tokens(0), Snapshot { hex, bytes, digest },
         Register { version, value }, Done,
@@ -243,9 +245,10 @@ structs! {
     Stall { lasted_ms, ended_ago_ms }
     DiskReport { slow, slowest_ms, full, free_bytes, refused }
     Candidate { mesh_name, expect, uuid, name, address, labels, door, outbound_only, knows }
-    Enrolment { mesh, node, certificate, ca_certificate, authority, members }
+    Enrolment { mesh, node, certificate, ca_certificate, authority, members, rotation, epoch }
     Authority { ca_key, bearer_key }
-    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining, unreached, registers }
+    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining, rotation, unreached, registers }
+    Rotation { former_ca, new_by_former, former_by_new, until_unix_ms }
     Unreached { since_unix_ms, tries, barred }
     Registers { changes, values, recent }
     Register { value, version }
@@ -254,7 +257,7 @@ structs! {
     MeshFacts { id, name, ca_certificate, bearer_public_key, founded_unix_ms }
     Member {
         id, uuid, name, address, door, labels, outbound_only, voter, status, status_since_unix_ms, public_key,
-        allowed,
+        allowed, certified_by,
     }
     RoleWanted { count, labels }
     RoleChange { role, node, held }

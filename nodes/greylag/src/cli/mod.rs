@@ -1,6 +1,7 @@
 //! The command line. Each command is a file; all of them but `node`, `demo` and `bench` are thin clients of a door.
 
 mod apply;
+mod ca;
 mod connect;
 mod job;
 mod node;
@@ -44,6 +45,8 @@ enum Command {
     Register(register::RegisterArgs),
     /// Save the control state to a file, or make a lost mesh anew from one
     Snapshot(snapshot::SnapshotArgs),
+    /// Change the mesh's certificate authority
+    Ca(ca::CaArgs),
     /// Make join tokens and bearer tokens
     Token(token::TokenArgs),
     /// Form a three-node mesh on generated data and prove that its answers are right
@@ -71,6 +74,7 @@ impl Cli {
             Command::Apply(args) => runtime.block_on(apply::run(args)),
             Command::Register(args) => runtime.block_on(register::run(args)),
             Command::Snapshot(args) => runtime.block_on(snapshot::run(args)),
+            Command::Ca(args) => runtime.block_on(ca::run(args)),
             Command::Token(args) => runtime.block_on(token::run(args)),
             Command::Demo(args) => runtime.block_on(crate::demo::run(args)),
             Command::Bench(args) => runtime.block_on(crate::bench::run(args)),
