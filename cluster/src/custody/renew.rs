@@ -71,7 +71,7 @@ impl Renewal {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 // Another authority may have taken over.
-                () = rotated(&mut states, self.keyring.trust()) => {}
+                () = concerns(&mut states, |state| self.is_concerned(state, &membership)) => {}
             }
         }
     }
@@ -96,12 +96,22 @@ impl Renewal {
             *membership = self.renew(membership, proposer).await?;
             return Ok(Duration::ZERO);
         }
-        let by = fingerprint(&membership.ca_certificate).to_vec();
-        let told = state.member(self.me).is_none_or(|member| member.certified_by == by);
-        if state.rotation.is_some() && !told {
-            proposer.propose(Command::Certified { node: self.me, authority: by }).await?;
+        if self.has_to_tell(state, membership) {
+            let authority = fingerprint(&membership.ca_certificate).to_vec();
+            proposer.propose(Command::Certified { node: self.me, authority }).await?;
         }
         Ok(Duration::from_millis(due - now).min(LOOK_PAUSE_MAX))
+    }
+
+    /// Whether the mesh waits to hear whose certificate this node shows.
+    fn has_to_tell(&self, state: &ControlState, membership: &Membership) -> bool {
+        let by = fingerprint(&membership.ca_certificate);
+        let told = state.member(self.me).is_none_or(|member| member.certified_by == by);
+        state.rotation.is_some() && !told
+    }
+
+    fn is_concerned(&self, state: &ControlState, membership: &Membership) -> bool {
+        newer(state, &self.keyring.trust()).is_some() || self.has_to_tell(state, membership)
     }
 
     /// One of an authority that has been rotated out is due at once.
@@ -174,9 +184,18 @@ fn newer(state: &ControlState, trust: &Trust) -> Option<Trust> {
     Trust::of(state).filter(|told| told.epoch >= trust.epoch && !told.says_the_same(trust))
 }
 
-/// Resolves when there is something newer to believe.
-async fn rotated(states: &mut watch::Receiver<Arc<ControlState>>, trust: Trust) {
-    if states.wait_for(|state| newer(state, &trust).is_some()).await.is_err() {
+/// Resolves at the next state that is of concern.
+async fn concerns(states: &mut watch::Receiver<Arc<ControlState>>, is: impl Fn(&ControlState) -> bool) {
+    // What was seen has been dealt with, or has failed and has its pause.
+    let next = async {
+        loop {
+            states.changed().await?;
+            if is(&states.borrow_and_update()) {
+                return Ok::<_, watch::error::RecvError>(());
+            }
+        }
+    };
+    if next.await.is_err() {
         // The log is closed.
         std::future::pending::<()>().await;
     }
