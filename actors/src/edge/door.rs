@@ -12,16 +12,20 @@ use crate::NodeCtx;
 
 /// Takes streams until the node stops.
 pub async fn take(ctx: Arc<NodeCtx>, streams: Arc<Mutex<mpsc::Receiver<Incoming>>>) -> Result<()> {
-    let at_once = Arc::new(Semaphore::new(ctx.limits.peer_streams_max.max(1) as usize));
+    let max = ctx.limits.peer_streams_max.max(1);
+    let (at_once, bound) =
+        (Arc::new(Semaphore::new(max as usize)), ctx.bounds.open("limits.peer_streams_max", "", max.into()));
     let mut streams = streams.lock().await;
     loop {
         let permit = at_once.clone().acquire_owned().await;
         let permit = permit.map_err(|_| MeshError::internal("the edge door's semaphore was closed"))?;
         let Some(incoming) = streams.recv().await else { break };
-        let served = ctx.clone();
+        let (served, bound) = (ctx.clone(), bound.clone());
+        bound.take(1);
         // It ends by itself: with its stream, its deadline or the node.
         let _ = ctx.seams.queries.spawn(Box::pin(async move {
             serve(served, incoming).await;
+            bound.release(1);
             drop(permit);
         }));
     }
