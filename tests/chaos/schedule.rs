@@ -284,8 +284,8 @@ mod tests {
 
     const SEED_1: [&str; 3] = [
         "#1 at 9.0 s for 32.0 s: rolling-restart",
-        "#2 at 59.4 s for 11.0 s: bandwidth 1530 KiB/s from node1 node4 node5",
-        "#3 at 60.4 s for 16.0 s: stop node1",
+        "#2 at 46.4 s for 11.0 s: bandwidth 1530 KiB/s from node1 node4 node5",
+        "#3 at 47.4 s for 16.0 s: stop node1",
     ];
 
     #[test]

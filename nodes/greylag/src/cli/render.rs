@@ -36,11 +36,17 @@ pub async fn write(
     out: &mut impl Write,
 ) -> anyhow::Result<usize> {
     match format {
+        // Nothing to be seen of what has no columns, such as the answer to `SET`.
+        Format::Table | Format::Csv if schema.fields().is_empty() => counted(batches).await,
         Format::Table => table(&schema, batches, out).await,
         Format::Csv => csv(&schema, batches, out).await,
         Format::Json => json(batches, out).await,
         Format::Arrow => arrow(&schema, batches, out).await,
     }
+}
+
+async fn counted(batches: BatchStream) -> anyhow::Result<usize> {
+    Ok(batches.try_fold(0, async |rows, batch| Ok(rows + batch.num_rows())).await?)
 }
 
 async fn table(schema: &SchemaRef, mut batches: BatchStream, out: &mut impl Write) -> anyhow::Result<usize> {
