@@ -15,8 +15,6 @@ use super::{
 pub struct JobArgs {
     #[command(subcommand)]
     what: What,
-    #[command(flatten)]
-    target: Target,
 }
 
 #[derive(Debug, Subcommand)]
@@ -25,6 +23,8 @@ enum What {
     Submit {
         #[arg(short, long)]
         command: String,
+        #[command(flatten)]
+        target: Target,
     },
     /// Say whether a statement runs or is done
     Poll {
@@ -32,23 +32,42 @@ enum What {
         /// Ask until it is done
         #[arg(long)]
         wait: bool,
+        #[command(flatten)]
+        target: Target,
     },
     /// Print a statement's rows, as they come
     Fetch {
         handle: JobHandle,
         #[arg(long, value_enum, default_value = "table")]
         format: Format,
+        #[command(flatten)]
+        target: Target,
     },
     /// Stop a statement and forget its rows
-    Cancel { handle: JobHandle },
+    Cancel {
+        handle: JobHandle,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+impl What {
+    fn target(&self) -> &Target {
+        match self {
+            Self::Submit { target, .. }
+            | Self::Poll { target, .. }
+            | Self::Fetch { target, .. }
+            | Self::Cancel { target, .. } => target,
+        }
+    }
 }
 
 pub async fn run(args: JobArgs) -> anyhow::Result<ExitCode> {
-    let client = args.target.connect().await?;
-    let client = client.client();
+    let connection = args.what.target().connect().await?;
+    let client = connection.client();
     match args.what {
-        What::Submit { command } => println!("{}", client.submit(&command).await?),
-        What::Poll { handle, wait } => {
+        What::Submit { command, .. } => println!("{}", client.submit(&command).await?),
+        What::Poll { handle, wait, .. } => {
             // The door lets each poll wait for the end.
             let rows = loop {
                 match client.poll(&handle).await? {
@@ -61,13 +80,13 @@ pub async fn run(args: JobArgs) -> anyhow::Result<ExitCode> {
                 None => println!("running"),
             }
         }
-        What::Fetch { handle, format } => {
+        What::Fetch { handle, format, .. } => {
             let answer = client.results(&handle).await?;
             let mut out = std::io::stdout();
             render::write(format, answer.schema, answer.batches, &mut out).await?;
             out.flush()?;
         }
-        What::Cancel { handle } => {
+        What::Cancel { handle, .. } => {
             if !client.cancel_job(&handle).await? {
                 println!("no coordinator knows it");
                 return Ok(ExitCode::FAILURE);
