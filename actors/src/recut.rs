@@ -78,6 +78,15 @@ fn broken(error: arrow::error::ArrowError) -> MeshError {
     MeshError::internal(format!("batches could not be cut: {error}"))
 }
 
+/// Bytes that a batch's own rows take, whatever larger buffers it is a slice of.
+pub(crate) fn bytes_of(batch: &RecordBatch) -> u64 {
+    let of = |column: &arrow::array::ArrayRef| {
+        let data = column.to_data();
+        data.get_slice_memory_size().unwrap_or_else(|_| data.get_buffer_memory_size()) as u64
+    };
+    batch.columns().iter().map(of).sum()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -149,10 +149,10 @@ impl Serving {
         let (parking, key) = (Arc::downgrade(&self.parking), self.key.clone());
         let timer = TaskGuard::control(expire(parking, key.clone(), mesh.watch()));
         let mut spots = self.parking.lock();
-        // A later attempt is served already: this answer is nobody's.
-        let late = matches!(spots.get(&key), Some(Spot::Serving { attempt, .. }) if *attempt > self.facts.attempt);
+        // Once a later attempt has begun, its rows may be in another order: this answer is nobody's.
+        let own = matches!(spots.get(&key), Some(Spot::Serving { attempt, .. }) if *attempt == self.facts.attempt);
         let spot = Spot::Parked { tail, facts: self.facts.clone(), _timer: timer };
-        let over = if late { Some(spot) } else { spots.insert(key, spot) };
+        let over = if own { spots.insert(key, spot) } else { Some(spot) };
         drop(spots);
         drop(over);
         self.parking.changed.notify_waiters();

@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use futures::StreamExt;
 use greylag_protocol::{Result, statement::BatchStream};
 
-use crate::bounds::Bound;
+use crate::{bounds::Bound, recut::bytes_of};
 
 /// Bytes of batches that one answer keeps: more than a stream and a gate have under way.
 pub const TAIL_BYTES_MAX: u64 = 24 << 20;
@@ -52,7 +52,7 @@ impl Tail {
     }
 
     fn keep(&mut self, batch: RecordBatch) {
-        let bytes = batch.get_array_memory_size() as u64;
+        let bytes = bytes_of(&batch);
         while self.kept_bytes + bytes > TAIL_BYTES_MAX && self.drop_oldest() {}
         // What is kept ends with the last batch, or there is nothing.
         let mut fits = bytes <= TAIL_BYTES_MAX && self.room.reserve(bytes);
@@ -149,7 +149,7 @@ mod tests {
         assert!(all.rewound(FIRST - 1).is_err());
 
         // Room for two batches.
-        let room = Arc::new(Bound::of(batch(0).get_array_memory_size() as u64 * 2));
+        let room = Arc::new(Bound::of(bytes_of(&batch(0)) * 2));
         let mut some = tail(&room);
         assert_eq!(read(&mut some, 5).await.len(), 5);
         let some = *some.rewound(5).err().unwrap();

@@ -7,14 +7,14 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::RecordBatch;
 use greylag_protocol::{
     MeshError, SourceName,
     prefix::{Digest, Prefix, content},
 };
 
 use super::{check::Verified, share::MemoryShare};
-use crate::coordinator::spill::Place;
+use crate::{coordinator::spill::Place, recut::bytes_of};
 
 /// Batches an open gate keeps ahead of its consumer. Two let decoding and planning overlap; more only hides a slow
 /// consumer from QUIC's flow control.
@@ -48,12 +48,7 @@ pub struct Parcel {
 
 impl Parcel {
     pub fn new(batch: RecordBatch) -> Self {
-        let of = |a: &arrow::array::ArrayRef| {
-            let data = a.to_data();
-            data.get_slice_memory_size().unwrap_or_else(|_| data.get_buffer_memory_size()) as u64
-        };
-        let bytes = batch.columns().iter().map(of).sum();
-        Self { content: content(&batch), batch, bytes }
+        Self { content: content(&batch), bytes: bytes_of(&batch), batch }
     }
 }
 
