@@ -73,12 +73,19 @@ impl Circuits {
         }
     }
 
-    /// A sub-query is about to ask: with the circuit open it is the one that tries, and the others rest on.
-    pub fn asking(&self, source: &SourceName, edge: NodeId, now: Instant) {
-        if let Some(circuit) = self.lock().get_mut(&(source.clone(), edge)).filter(|circuit| circuit.is_open()) {
-            circuit.trying |= circuit.until <= now;
-            circuit.until = circuit.until.max(now + circuit.rest());
+    /// Whether a sub-query may ask now. With the circuit open it is then the one that tries, and the others rest on.
+    #[must_use]
+    pub fn may_ask(&self, source: &SourceName, edge: NodeId, now: Instant) -> bool {
+        let mut circuits = self.lock();
+        let Some(circuit) = circuits.get_mut(&(source.clone(), edge)).filter(|circuit| circuit.is_open()) else {
+            return true;
+        };
+        let may = circuit.until <= now;
+        if may {
+            circuit.trying = true;
+            circuit.until = now + circuit.rest();
         }
+        may
     }
 
     /// The source has answered.
@@ -155,7 +162,7 @@ mod tests {
         let mut now = now;
         let mut rest_after = |ms| {
             now += Duration::from_millis(ms);
-            circuits.asking(&source(), EDGE, now);
+            assert!(circuits.may_ask(&source(), EDGE, now));
             after(&circuits, 1, now).rest_ms
         };
         assert_eq!([250, 500, 1_000, 1_000].map(&mut rest_after), [500, 1_000, 1_000, 1_000]);
@@ -172,7 +179,9 @@ mod tests {
         after(&circuits, FAILURES_MAX, now);
         let later = now + REST_MIN;
         assert_eq!(circuits.condition(&source(), EDGE, later), Condition { rest_ms: 0, failing_ms: 250 });
-        circuits.asking(&source(), EDGE, later);
+        assert!(!circuits.may_ask(&source(), EDGE, now), "not before its time");
+        assert!(circuits.may_ask(&source(), EDGE, later));
+        assert!(!circuits.may_ask(&source(), EDGE, later), "one alone");
         assert_eq!(circuits.condition(&source(), EDGE, later).rest_ms, 250, "the others rest on");
         assert_eq!(after(&circuits, 1, later).rest_ms, 500);
         circuits.answered(&source(), EDGE);

@@ -1,5 +1,5 @@
-//! Answers that wait for their coordinator to come back after a connection was lost. Each waits for a moment, and only
-//! while the coordinator's node is a member that is up; then it is dropped, which stops the source's statement.
+//! Answers that wait for their coordinator to come back after a connection was lost. Each waits for a moment, a shorter
+//! one once the coordinator's node is down; then it is dropped, which stops the source's statement.
 //!
 //! INVARIANT: an answer is handed to one stream at a time, and only to a sub-query that is the same but for the attempt.
 
@@ -10,10 +10,14 @@ use std::{
 };
 
 use greylag_cluster::Mesh;
-use greylag_protocol::{NodeId, SubqueryId, messages::edge::Subquery, state::MemberStatus};
+use greylag_protocol::{
+    NodeId, SubqueryId,
+    messages::edge::Subquery,
+    state::{ControlState, MemberStatus},
+};
 use tokio::{
-    sync::Notify,
-    time::{sleep, timeout},
+    sync::{Notify, watch},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +26,9 @@ use crate::{bounds::Bound, task::TaskGuard};
 
 /// Longest time that an answer waits.
 pub const PARKED_MAX: Duration = Duration::from_secs(5);
+/// Time that an answer outlives its coordinator's place among the members that are up: on a busy machine a connection
+/// can take longer to be made anew than the leader waits before it calls the node lost.
+const RETURN_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for a stream that still serves the answer to notice that it is wanted elsewhere.
 const HANDOVER_MAX: Duration = Duration::from_millis(500);
 
@@ -173,17 +180,26 @@ impl Drop for Serving {
     }
 }
 
-type States = tokio::sync::watch::Receiver<Arc<greylag_protocol::state::ControlState>>;
+type States = watch::Receiver<Arc<ControlState>>;
 
 async fn expire(parking: Weak<Parking>, key: Key, mut states: States) {
-    let coordinator = key.coordinator;
-    let lost = states.wait_for(|state| state.member(coordinator).is_none_or(|m| m.status == MemberStatus::Down));
-    tokio::select! {
-        () = sleep(PARKED_MAX) => {}
-        _ = lost => {}
-    }
+    // At the latest then, whatever becomes of the coordinator.
+    let _ = timeout(PARKED_MAX, lost(key.coordinator, &mut states)).await;
     let Some(parking) = parking.upgrade() else { return };
     // Its guard ends this very task, at its next wait: there is none.
     let over = parking.lock().remove(&key);
     drop(over);
+}
+
+/// Returns when the node has been down for a moment, or the mesh is closing.
+async fn lost(node: NodeId, states: &mut States) {
+    let down = |state: &Arc<ControlState>| state.member(node).is_none_or(|m| m.status == MemberStatus::Down);
+    loop {
+        if states.wait_for(down).await.is_err() {
+            return;
+        }
+        if !matches!(timeout(RETURN_MAX, states.wait_for(|state| !down(state))).await, Ok(Ok(_))) {
+            return;
+        }
+    }
 }

@@ -7,7 +7,7 @@ use greylag_protocol::{AttemptId, ErrorCode, MeshError, NodeId, SubqueryId, stat
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use ractor_cluster::RactorMessage;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tokio::time::{Duration, sleep, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::{
     Arguments, QueryFacts,
@@ -194,6 +194,10 @@ impl SubqueryState {
                 }));
             }
             Effect::StartAttempt { attempt, edge, rule, resume, reattach } => {
+                if !self.facts.circuits.may_ask(&self.plan.source, edge, Instant::now()) {
+                    let rule = reattach.map_or(rule, |(_, instead)| instead);
+                    return self.core.on(Event::Held { attempt, rule, resume, edges: self.edges() });
+                }
                 self.gate.resume(attempt);
                 return self.start(myself, (attempt, edge), Terms { rule, resume, reattach }).await;
             }

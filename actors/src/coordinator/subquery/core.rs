@@ -115,6 +115,13 @@ pub enum Event {
         attempt: u32,
         edges: Vec<Candidate>,
     },
+    /// Between the choice of an edge and the start of the attempt somebody else was the one to try the edge's source.
+    Held {
+        attempt: u32,
+        rule: Rule,
+        resume: Prefix,
+        edges: Vec<Candidate>,
+    },
     /// The plan wants no more rows; `complete` if the gate had its end by then.
     Abandoned {
         complete: bool,
@@ -235,6 +242,10 @@ impl SubqueryCore {
             (Event::Waited { attempt, edges }, Phase::Waiting { rule, resume }) if attempt == self.attempt => {
                 self.start(edges, rule, resume)
             }
+            (Event::Held { attempt, rule, resume, edges }, Phase::Running { .. }) if attempt == self.attempt => {
+                self.begun -= 1;
+                self.start(edges, rule, resume)
+            }
             // The attempt's own report is on its way.
             (Event::Abandoned { complete: true }, Phase::Running { .. }) => Vec::new(),
             (Event::Abandoned { .. }, _) => {
@@ -289,7 +300,10 @@ impl SubqueryCore {
     fn failed(&mut self, error: MeshError, edge: Option<NodeId>) -> Vec<Effect> {
         let dead = self.attempt;
         let since = self.cut_off.filter(|_| self.reattached).map_or(dead, |(_, since)| since);
-        self.cut_off = edge.filter(|_| error.code == ErrorCode::PeerUnreachable).map(|edge| (edge, since));
+        // While no edge can be reached at all, the answer waits on where it was.
+        if let Some(edge) = edge {
+            self.cut_off = (error.code == ErrorCode::PeerUnreachable).then_some((edge, since));
+        }
         self.attempt += 1;
         self.phase = Phase::Fencing { error: error.of_source(self.setting.source.clone()), edge };
         vec![Effect::Fence { attempt: self.attempt }, Effect::CancelAttempt { attempt: dead }]

@@ -43,6 +43,10 @@ fn taken(rows: u64) -> Prefix {
     if rows == 0 { Prefix::default() } else { Prefix { batches: 1, rows, digest: [7; 32] } }
 }
 
+fn found(taken: u64, received_rows: u64) -> Fenced {
+    Fenced { taken: self::taken(taken), received_rows, ended: false }
+}
+
 /// The gate has been fenced for the current attempt and had nothing.
 fn fenced(core: &mut SubqueryCore, edges: Vec<Candidate>) -> Vec<Effect> {
     core.on(Event::Fenced { attempt: core.attempt(), found: Fenced::default(), edges, dice: 0 })
@@ -66,7 +70,7 @@ fn die(core: &mut SubqueryCore, error: MeshError, taken: u64, received: u64, nod
     let first = core.on(Event::Failed { attempt, error });
     let fence = Effect::Fence { attempt: attempt + 1 };
     assert_eq!(first, [fence, Effect::CancelAttempt { attempt }], "the number is raised before anything else");
-    let found = Fenced { taken: self::taken(taken), received_rows: received, ended: false };
+    let found = found(taken, received);
     let mut effects = core.on(Event::Fenced { attempt: attempt + 1, found, edges: nodes.clone(), dice: 999 });
     if effects == [Effect::SpendRestart] {
         effects = core.on(Event::Budget { granted: true });
@@ -315,6 +319,22 @@ fn after_the_loss_of_a_connection_the_same_edge_is_asked_to_go_on() {
     let mut core = running(&[1]);
     let effects = die(&mut core, cut_off(), 4, 8, vec![unlinked(1)]);
     let [Effect::Wait { or_edge: true, .. }, ..] = effects[..] else { panic!("{effects:?}") };
+
+    // The edge was called lost for a moment: its answer waits on.
+    let mut core = running(&[1]);
+    die(&mut core, cut_off(), 4, 8, Vec::new());
+    let attempt = core.attempt();
+    core.on(Event::Fenced { attempt, found: found(4, 0), edges: edges(&[1]), dice: 0 });
+    core.on(Event::Budget { granted: true });
+    let effects = core.on(Event::Waited { attempt, edges: edges(&[1]) });
+    let late = Effect::StartAttempt {
+        attempt,
+        edge: NodeId(1),
+        rule: Rule::R4,
+        resume: taken(4),
+        reattach: Some((1, Rule::R3)),
+    };
+    assert_eq!(effects, [late]);
 }
 
 fn resting(node: u64, rest_ms: u64, failing_ms: u64) -> Candidate {
@@ -339,6 +359,23 @@ fn an_edge_whose_circuit_is_open_is_asked_after_its_rest_and_no_attempt_is_spent
     let effects = die(&mut core, lost(), 0, 4, vec![resting(1, 300, 10), resting(2, 200, 10)]);
     assert_eq!(effects.last(), Some(&wait(2, 200)), "between attempts too");
     assert_eq!(core.on(Event::Waited { attempt: 2, edges: edges(&[2]) }), [start(2, 2, Rule::R1)]);
+}
+
+#[test]
+fn another_sub_query_that_was_first_to_try_costs_no_attempt() {
+    let mut core = SubqueryCore::new(setting());
+    let due = vec![resting(1, 0, 10)];
+    for _ in 0..20 {
+        let started = core.on(Event::Opened { edges: due.clone() });
+        let started =
+            if started.is_empty() { core.on(Event::Waited { attempt: 1, edges: due.clone() }) } else { started };
+        assert_eq!(started.last(), Some(&start(1, 1, Rule::First)));
+        let held =
+            Event::Held { attempt: 1, rule: Rule::First, resume: Prefix::default(), edges: vec![resting(1, 300, 10)] };
+        assert_eq!(core.on(held), [wait(1, 300)]);
+    }
+    assert_eq!(core.on(Event::Waited { attempt: 1, edges: due }), [start(1, 1, Rule::First)]);
+    assert_eq!(core.on(Event::Ended { attempt: 1 }), [Effect::Finish]);
 }
 
 #[test]

@@ -69,7 +69,6 @@ impl From<Refusal> for Outcome {
 /// Runs an attempt to its end.
 pub async fn run(arguments: &AttemptArguments, entry: &AttemptEntry) -> Outcome {
     let AttemptArguments { facts, plan, edge, .. } = arguments;
-    facts.circuits.asking(&plan.source, *edge, Instant::now());
     let outcome = if arguments.edge == arguments.facts.ctx.node {
         local(arguments, entry).await
     } else {
