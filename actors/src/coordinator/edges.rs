@@ -99,8 +99,8 @@ pub async fn get_schema(ctx: &NodeCtx, source: &SourceName, edge: NodeId, within
         writer.finish()?;
         match reader.recv(FrameKind::Reply).await? {
             EdgeReply::Schema(schema) => Ok(schema),
-            EdgeReply::Pong { .. } => {
-                Err(MeshError::new(ErrorCode::MalformedFrame, "an edge answered `GetSchema` with a pong"))
+            EdgeReply::Pong { .. } | EdgeReply::Began { .. } => {
+                Err(MeshError::new(ErrorCode::MalformedFrame, "an edge answered `GetSchema` with something else"))
             }
         }
     };

@@ -95,6 +95,7 @@ mod tests {
             compression: Compression::None,
             resume: Default::default(),
             reattach: None,
+            keyset: None,
         }
     }
 

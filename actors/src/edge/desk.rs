@@ -4,9 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use greylag_protocol::{
-    ErrorCode, MeshError, Result, SourceName, schema::SourceSchema, state::Source, statement::BatchStream,
-};
+use greylag_protocol::{ErrorCode, MeshError, Result, SourceName, prefix::Prefix, schema::SourceSchema, state::Source};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep_until, timeout},
@@ -14,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    port::{Connector, ConnectorQuery, LocalEdge, LocalSubquery},
+    port::{Connector, ConnectorQuery, EdgeRows, LocalEdge, LocalSubquery},
     stream::{CancelOnDrop, EdgeStream, Wanted},
 };
 use crate::{
@@ -142,7 +140,7 @@ impl Desk {
 
 #[async_trait]
 impl LocalEdge for Desk {
-    async fn query(&self, subquery: LocalSubquery) -> Result<BatchStream> {
+    async fn query(&self, subquery: LocalSubquery) -> Result<EdgeRows> {
         let deadline = Instant::now() + subquery.timeout;
         let cancel = CancelOnDrop::new(self.stop.child_token());
         let token = cancel.token();
@@ -158,12 +156,19 @@ impl LocalEdge for Desk {
                 cancel: token,
                 label: subquery.label,
             };
-            Ok((slot, connector.query(query).await?))
+            let answer = match subquery.keyset {
+                Some(keyset) => connector.query_by_key(query, keyset).await?,
+                None => EdgeRows::plain(connector.query(query).await?),
+            };
+            Ok((slot, answer))
         };
-        let (slot, rows) = self.bounded(deadline, opening).await?;
+        let (slot, answer) = self.bounded(deadline, opening).await?;
         let owner = (self.source.clone(), self.ctx.node);
-        let wanted = Wanted { schema, batch_rows: subquery.batch_rows, resume: subquery.resume };
-        Ok(Box::pin(EdgeStream::new(rows, wanted, deadline, owner, cancel, slot)))
+        // What comes after the key has nothing to be left out of it.
+        let resume = if answer.after_key { Prefix::default() } else { subquery.resume };
+        let wanted = Wanted { schema, batch_rows: subquery.batch_rows, resume };
+        let rows = Box::pin(EdgeStream::new(answer.rows, wanted, deadline, owner, cancel, slot));
+        Ok(EdgeRows { rows, ..answer })
     }
 
     async fn schema(&self, timeout: Duration) -> Result<SourceSchema> {

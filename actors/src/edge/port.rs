@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use greylag_protocol::{Result, prefix::Prefix, schema::SourceSchema, state::SourceSpec, statement::BatchStream};
+use greylag_protocol::{
+    Result, messages::edge::Keyset, prefix::Prefix, schema::SourceSchema, state::SourceSpec, statement::BatchStream,
+};
 use tokio_util::sync::CancellationToken;
 
 /// One sub-query, as a connector sees it.
@@ -36,6 +38,27 @@ pub trait Connector: Send + Sync + 'static {
     /// Runs a sub-query. Errors before and in the stream are typed: GL3002 (try elsewhere or again), GL3010 (later),
     /// GL3003 (never). Dropping the stream cancels like `cancel` does.
     async fn query(&self, query: ConnectorQuery) -> Result<BatchStream>;
+    /// Runs a sub-query that is ordered by a key, and names the content that its rows come from, if the source can.
+    /// With `keyset.after`, if the content has that name still, runs that instead.
+    async fn query_by_key(&self, query: ConnectorQuery, keyset: Keyset) -> Result<EdgeRows> {
+        let _ = keyset;
+        self.query(query).await.map(EdgeRows::plain)
+    }
+}
+
+/// The answer to a sub-query, and what is known of its content.
+pub struct EdgeRows {
+    pub rows: BatchStream,
+    /// See `EdgeReply::Began`.
+    pub snapshot: Option<String>,
+    pub after_key: bool,
+}
+
+impl EdgeRows {
+    /// Of a source that cannot name its content.
+    pub fn plain(rows: BatchStream) -> Self {
+        Self { rows, snapshot: None, after_key: false }
+    }
 }
 
 /// Opens sources by kind.
@@ -71,6 +94,7 @@ pub struct LocalSubquery {
     pub label: String,
     /// What has been used of an earlier attempt: left out, if this one begins with the same, else GL3012.
     pub resume: Prefix,
+    pub keyset: Option<Keyset>,
 }
 
 /// An edge role on this node, found in the directory as a handle of `Role::Edge`. Edge calls of other nodes end here
@@ -79,7 +103,7 @@ pub struct LocalSubquery {
 pub trait LocalEdge: Send + Sync + 'static {
     /// Waits its turn, then runs the sub-query. Batches have exactly `batch_rows` rows but the last, which has at least
     /// one; the end of the stream means that all rows have come. Dropping the future or the stream stops the source.
-    async fn query(&self, subquery: LocalSubquery) -> Result<BatchStream>;
+    async fn query(&self, subquery: LocalSubquery) -> Result<EdgeRows>;
     async fn schema(&self, timeout: Duration) -> Result<SourceSchema>;
     /// Time the source took to answer.
     async fn ping(&self, timeout: Duration) -> Result<Duration>;

@@ -159,7 +159,7 @@ async fn query(
 
 /// Asks the source.
 async fn begin(ctx: &NodeCtx, subquery: &Subquery, deadline: Instant) -> Result<Tail> {
-    let rows = edge(ctx, &subquery.source)?
+    let answer = edge(ctx, &subquery.source)?
         .query(LocalSubquery {
             sql: subquery.sql.clone(),
             schema: subquery.schema.0.clone(),
@@ -167,9 +167,10 @@ async fn begin(ctx: &NodeCtx, subquery: &Subquery, deadline: Instant) -> Result<
             timeout: deadline.saturating_duration_since(Instant::now()),
             label: format!("greylag {} for {}", subquery.attempt, subquery.principal),
             resume: subquery.resume,
+            keyset: subquery.keyset.clone(),
         })
         .await?;
-    Ok(Tail::new(rows, subquery.resume.batches, ctx.parking.room.clone()))
+    Ok(Tail::new(answer, subquery.resume.batches, ctx.parking.room.clone()))
 }
 
 async fn send_rows(
@@ -179,6 +180,9 @@ async fn send_rows(
     writer: &mut FrameWriter,
     deadline: Instant,
 ) -> Result<(), Failure> {
+    if subquery.keyset.is_some() {
+        send(writer, FrameKind::Reply, &tail.began(), deadline).await?;
+    }
     let mut encoder = Encoder::new(subquery.schema.0.clone(), subquery.compression)?;
     let mut digest = StreamDigest::new();
     let mut trailer = Trailer { attempt: subquery.attempt, batches: 0, rows: 0, digest: [0; 32], reattached };

@@ -7,8 +7,9 @@ use std::{collections::VecDeque, sync::Arc};
 
 use arrow::array::RecordBatch;
 use futures::StreamExt;
-use greylag_protocol::{Result, statement::BatchStream};
+use greylag_protocol::{Result, messages::edge::EdgeReply, statement::BatchStream};
 
+use super::port::EdgeRows;
 use crate::{bounds::Bound, recut::bytes_of};
 
 /// Bytes of batches that one answer keeps: more than a stream and a gate have under way.
@@ -22,6 +23,9 @@ pub struct Tail {
     next: u64,
     /// Room for the tails of all answers of the node.
     room: Arc<Bound>,
+    /// Of its content: see `EdgeReply::Began`.
+    snapshot: Option<String>,
+    after_key: bool,
 }
 
 struct Kept {
@@ -31,8 +35,14 @@ struct Kept {
 
 impl Tail {
     /// The rows after the first `first` batches of an attempt.
-    pub fn new(rows: BatchStream, first: u64, room: Arc<Bound>) -> Self {
-        Self { rows, kept: VecDeque::new(), kept_bytes: 0, next: first, room }
+    pub fn new(answer: EdgeRows, first: u64, room: Arc<Bound>) -> Self {
+        let EdgeRows { rows, snapshot, after_key } = answer;
+        Self { rows, kept: VecDeque::new(), kept_bytes: 0, next: first, room, snapshot, after_key }
+    }
+
+    /// What is said before its rows, if anything is to be said.
+    pub fn began(&self) -> EdgeReply {
+        EdgeReply::Began { snapshot: self.snapshot.clone(), after_key: self.after_key }
     }
 
     /// Number of the oldest batch that can be sent again.
@@ -84,7 +94,9 @@ impl Tail {
         let again: Vec<Result<RecordBatch>> = self.kept.iter().map(|kept| Ok(kept.batch.clone())).collect();
         while self.drop_oldest() {}
         let rows = std::mem::replace(&mut self.rows, futures::stream::empty().boxed());
-        Ok(Self::new(futures::stream::iter(again).chain(rows).boxed(), to, self.room.clone()))
+        let rows = futures::stream::iter(again).chain(rows).boxed();
+        let answer = EdgeRows { rows, snapshot: self.snapshot.take(), after_key: self.after_key };
+        Ok(Self::new(answer, to, self.room.clone()))
     }
 }
 
@@ -113,7 +125,8 @@ mod tests {
 
     /// Batches 3 to 9 of an attempt.
     fn tail(room: &Arc<Bound>) -> Tail {
-        Tail::new(futures::stream::iter((FIRST..10).map(|n| Ok(batch(n)))).boxed(), FIRST, room.clone())
+        let rows = futures::stream::iter((FIRST..10).map(|n| Ok(batch(n)))).boxed();
+        Tail::new(EdgeRows::plain(rows), FIRST, room.clone())
     }
 
     async fn read(tail: &mut Tail, count: usize) -> Vec<i64> {

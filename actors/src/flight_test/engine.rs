@@ -17,9 +17,10 @@ use greylag_protocol::{
     statement::BatchStream,
 };
 
-use super::source::schema;
+use super::source::{AFTER, schema};
 use crate::planner::port::{
-    Catalog, ExecutablePlan, PlanRequest, QueryEngine, SubqueryOpener, SubqueryPlan, SystemTables, Touched,
+    Catalog, ExecutablePlan, KeysetPlan, PlanRequest, QueryEngine, RestAfter, SubqueryOpener, SubqueryPlan,
+    SystemTables, Touched,
 };
 
 pub struct FakeEngine;
@@ -30,7 +31,7 @@ fn words(sql: &str) -> Vec<&str> {
 
 fn sources<'a>(words: &[&'a str]) -> Vec<&'a str> {
     match words {
-        ["stream" | "collect" | "build", sources @ ..] => sources.to_vec(),
+        ["stream" | "collect" | "build" | "keyed", sources @ ..] => sources.to_vec(),
         ["some", source, _] => vec![source],
         _ => Vec::new(),
     }
@@ -65,6 +66,7 @@ impl QueryEngine for FakeEngine {
         let sources = sources(&words);
         let subqueries = sources.iter().enumerate().map(|(ordinal, source)| {
             Ok(SubqueryPlan {
+                keyset: (words[0] == "keyed").then(keyset),
                 ordinal: ordinal as u32,
                 source: SourceName::new(*source)?,
                 sql: format!("SELECT k, v FROM t /* {source} */"),
@@ -83,6 +85,20 @@ impl QueryEngine for FakeEngine {
         let subqueries = subqueries.collect::<Result<_>>()?;
         let words = words.iter().map(ToString::to_string).collect();
         Ok(Arc::new(FakePlan { words, schema, subqueries, system: request.system }))
+    }
+}
+
+/// The made-up rows in the order of their first column.
+fn keyset() -> KeysetPlan {
+    KeysetPlan { column: 0, schema: "main".into(), table: "t".into(), rest: Arc::new(Rest) }
+}
+
+#[derive(Debug)]
+struct Rest;
+
+impl RestAfter for Rest {
+    fn sql(&self, key: i64) -> Result<String> {
+        Ok(format!("{AFTER}{key}"))
     }
 }
 

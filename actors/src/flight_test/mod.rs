@@ -253,6 +253,11 @@ fn multiset(batches: &[RecordBatch]) -> BTreeMap<(i64, Option<String>), u64> {
 }
 
 /// Every row of a source of this size, `times` times.
+/// The first column.
+fn in_order(batches: &[RecordBatch]) -> Vec<i64> {
+    batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect()
+}
+
 fn whole(rows: u64, times: u64) -> BTreeMap<(i64, Option<String>), u64> {
     (0..rows as i64).map(|k| ((k, value(k)), times)).collect()
 }

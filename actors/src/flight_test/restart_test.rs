@@ -70,6 +70,45 @@ async fn rows_that_were_used_are_proved_to_come_again_and_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_in_the_order_of_a_key_go_on_after_the_last_one_while_the_content_is_the_same() {
+    const MANY: u64 = 200_000;
+    let mut world = World::with_edges(2, MANY, window(1 << 10)).await;
+    let source = world.source.clone();
+    source.one_order.store(true, Ordering::SeqCst);
+    let named = |name: Option<&str>| *source.snapshot.lock().unwrap() = name.map(Into::into);
+    for (content, rule) in [(Some("1"), "R2"), (None, "R3")] {
+        named(content);
+        for way in ways(100_000) {
+            let before = world.source.produced.load(Ordering::SeqCst);
+            [1, 2].iter().for_each(|edge| world.source.tell(*edge, way.clone()));
+            let batches = world.rows(&anybody(), "keyed a").await.unwrap();
+            assert_eq!(in_order(&batches), (0..MANY as i64).collect::<Vec<_>>(), "{way:?}");
+            let rules: Vec<String> = world.attempts().await.into_iter().map(|(rule, _)| rule).collect();
+            assert_eq!(rules[..3], [rule, rule, "first"], "{way:?}");
+            let read = world.source.produced.load(Ordering::SeqCst) - before;
+            assert_eq!(read < MANY + MANY / 4, rule == "R2", "{read} rows were read");
+        }
+    }
+    // Between two attempts the content becomes another: what was read before is proved to be there still.
+    named(Some("1"));
+    world.source.tell(1, Act::HangAfter(100_000));
+    world.source.tell(2, Act::HangAfter(100_000));
+    let running = world.run(&anybody(), "keyed a").await.unwrap();
+    let reading = tokio::spawn(read(running));
+    hangs(&world).await;
+    named(Some("2"));
+    let hung = *world.source.asked().last().unwrap();
+    world.source.forget();
+    let node = world.nodes[hung].take().unwrap();
+    node.ctx().mesh.shutdown().await;
+    let batches = reading.await.unwrap().unwrap();
+    assert_eq!(in_order(&batches), (0..MANY as i64).collect::<Vec<_>>());
+    assert_eq!(world.attempts().await[0], ("R3".to_owned(), "done".to_owned()));
+    node.shutdown().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_that_have_left_come_again_at_the_edge_that_gave_them() {
     // Each edge has an order of its own: only the first one can go on where it was lost.
     let world = World::with_edges(2, 200_000, window(1 << 10)).await;

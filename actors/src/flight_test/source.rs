@@ -18,13 +18,14 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use greylag_protocol::{
     ErrorCode, MeshError, Result, SourceName,
+    messages::edge::Keyset,
     schema::{Dialect, NativeColumn, SourceSchema, TableSchema, WireSchema},
     state::SourceSpec,
     statement::BatchStream,
 };
 use tokio::sync::Notify;
 
-use crate::edge::port::{Connector, ConnectorFactory, ConnectorQuery, Secrets};
+use crate::edge::port::{Connector, ConnectorFactory, ConnectorQuery, EdgeRows, Secrets};
 
 /// What an edge does with a sub-query.
 #[derive(Debug, Clone)]
@@ -57,6 +58,8 @@ pub struct FakeSource {
     pub live: AtomicU64,
     /// Whether all edges give the rows in one order.
     pub one_order: AtomicBool,
+    /// Name of the content that the rows come from, if the source tells it.
+    pub snapshot: Mutex<Option<String>>,
     /// Told when an edge begins to hang.
     pub hanging: Notify,
     script: Mutex<Script>,
@@ -69,6 +72,7 @@ impl FakeSource {
             produced: AtomicU64::new(0),
             live: AtomicU64::new(0),
             one_order: AtomicBool::new(false),
+            snapshot: Mutex::default(),
             hanging: Notify::new(),
             script: Mutex::default(),
         })
@@ -96,6 +100,9 @@ impl FakeSource {
         self.live.load(Ordering::SeqCst)
     }
 }
+
+/// Before the key after which rows are wanted.
+pub const AFTER: &str = "SELECT AFTER ";
 
 pub fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, false), Field::new("v", DataType::Utf8, true)]))
@@ -177,8 +184,17 @@ impl Connector for FakeConnector {
         Ok(())
     }
 
+    async fn query_by_key(&self, query: ConnectorQuery, keyset: Keyset) -> Result<EdgeRows> {
+        let snapshot = self.source.snapshot.lock().unwrap().clone();
+        let after = keyset.after.filter(|after| snapshot.as_ref() == Some(&after.snapshot));
+        let (after_key, sql) = (after.is_some(), after.map_or(query.sql, |after| after.sql));
+        let rows = self.query(ConnectorQuery { sql, ..query }).await?;
+        Ok(EdgeRows { rows, snapshot, after_key })
+    }
+
     async fn query(&self, query: ConnectorQuery) -> Result<BatchStream> {
         let source = self.source.clone();
+        let first = query.sql.strip_prefix(AFTER).map_or(0, |key| key.parse::<u64>().unwrap() + 1);
         let act = {
             let mut script = source.script.lock().unwrap();
             script.asked.push(self.edge);
@@ -202,7 +218,7 @@ impl Connector for FakeConnector {
         // Batches of a size that is not the one asked for.
         let step = (query.batch_rows as u64 * 2 / 3).max(1);
         let edge = if source.one_order.load(Ordering::SeqCst) { 0 } else { self.edge };
-        Ok(futures::stream::unfold((0, live), move |(sent, live)| {
+        Ok(futures::stream::unfold((first, live), move |(sent, live)| {
             let (source, act) = (source.clone(), act.clone());
             async move {
                 let until = match &act {

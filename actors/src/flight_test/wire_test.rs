@@ -167,6 +167,7 @@ fn call(world: &World, from: usize, edge: usize, change: impl FnOnce(&mut Subque
         compression: Compression::Zstd,
         resume: Prefix::default(),
         reattach: None,
+        keyset: None,
     };
     change(&mut subquery);
     let payload = wire::encode(&subquery, REQUEST_BYTES_MAX).unwrap();

@@ -80,6 +80,25 @@ pub struct SubqueryPlan {
     /// Whether the consumer needs the whole output before it can use any of it (join build side, scalar sub-query):
     /// then holding it back to the trailer costs nothing.
     pub blocks_consumer: bool,
+    /// If it is one table in the order of a key: how it can go on after a key's value.
+    pub keyset: Option<KeysetPlan>,
+}
+
+/// The rows of one table, in ascending order of an integer column that is unique and never NULL (R2).
+#[derive(Debug, Clone)]
+pub struct KeysetPlan {
+    /// The key's position in the sub-query's schema.
+    pub column: usize,
+    /// As the source's schema names them.
+    pub schema: String,
+    pub table: String,
+    pub rest: Arc<dyn RestAfter>,
+}
+
+/// Writes the sub-query for the rows after a key.
+pub trait RestAfter: Send + Sync + std::fmt::Debug {
+    /// In the source's dialect.
+    fn sql(&self, key: i64) -> Result<String>;
 }
 
 /// Opens sub-queries for a running plan. Given by the coordinator; restarts happen behind it.

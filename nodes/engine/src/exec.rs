@@ -6,16 +6,16 @@
 use std::{fmt, sync::Arc};
 
 use arrow::{
-    array::{RecordBatch, RecordBatchOptions},
-    compute::{CastOptions, cast_with_options},
-    datatypes::SchemaRef,
+    array::{AsArray, RecordBatch, RecordBatchOptions},
+    compute::{CastOptions, SortOptions, cast, cast_with_options},
+    datatypes::{DataType, Int64Type, SchemaRef},
     util::display::FormatOptions,
 };
 use datafusion::{
     common::{Result, Statistics, internal_err, stats::Precision, tree_node::TreeNodeRecursion},
     config::ConfigOptions,
     execution::{SendableRecordBatchStream, TaskContext},
-    physical_expr::{EquivalenceProperties, PhysicalExpr},
+    physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr, expressions::Column},
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
         execution_plan::{Boundedness, EmissionType},
@@ -51,7 +51,7 @@ impl EdgeScanExec {
     /// `schema` has the plan's names for the columns of the scan.
     pub(crate) fn new(scan: Arc<EdgeScan>, schema: SchemaRef) -> Self {
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&schema)),
+            ordered(&schema, scan.key),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Incremental,
             Boundedness::Bounded,
@@ -123,7 +123,15 @@ impl ExecutionPlan for EdgeScanExec {
                 return Err(external(MeshError::internal("a plan asks for a sub-query that it does not have")));
             };
             let batches = run.opener.open(subquery).await.map_err(external)?;
-            Ok(batches.map(move |batch| batch.and_then(|batch| conform(batch, &schema)).map_err(external)))
+            let mut ascent = scan.key.map(Ascent::of);
+            Ok(batches.map(move |batch| {
+                let batch = batch.and_then(|batch| conform(batch, &schema));
+                let checked = batch.and_then(|batch| match &mut ascent {
+                    Some(ascent) => ascent.check(&batch).map(|()| batch),
+                    None => Ok(batch),
+                });
+                checked.map_err(external)
+            }))
         });
         let batches = opened.try_flatten().inspect_ok(move |batch| metrics.record_output(batch.num_rows()));
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches)))
@@ -144,6 +152,44 @@ impl ExecutionPlan for EdgeScanExec {
         _: &ConfigOptions,
     ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
         Ok(FilterPushdownPropagation::all_unsupported(result))
+    }
+}
+
+/// What the plan may count on: the order of the key, if there is one.
+fn ordered(schema: &SchemaRef, key: Option<usize>) -> EquivalenceProperties {
+    let column = key.and_then(|key| schema.fields().get(key).map(|field| Column::new(field.name(), key)));
+    match column {
+        Some(column) => {
+            let ascending = PhysicalSortExpr::new(Arc::new(column), SortOptions::default().asc());
+            EquivalenceProperties::new_with_orderings(Arc::clone(schema), [[ascending]])
+        }
+        None => EquivalenceProperties::new(Arc::clone(schema)),
+    }
+}
+
+/// Sees to it that a key ascends, from each row to the next: the plan counts on it, and so does who goes on after one.
+struct Ascent {
+    column: usize,
+    last: Option<i64>,
+}
+
+impl Ascent {
+    fn of(column: usize) -> Self {
+        Self { column, last: None }
+    }
+
+    /// GL3003 if a key is not above the one before it.
+    fn check(&mut self, batch: &RecordBatch) -> greylag_protocol::Result<()> {
+        let keys = cast(batch.column(self.column), &DataType::Int64)
+            .map_err(|error| MeshError::internal(format!("a key is no integer: {error}")))?;
+        for key in keys.as_primitive::<Int64Type>().values() {
+            if self.last.is_some_and(|last| last >= *key) {
+                let message = format!("key {key} came after {:?}: the source's index is not in order", self.last);
+                return Err(MeshError::new(ErrorCode::SourceRefused, message));
+            }
+            self.last = Some(*key);
+        }
+        Ok(())
     }
 }
 
@@ -185,12 +231,22 @@ mod tests {
     use super::*;
     use arrow::{
         array::{Int64Array, StringArray},
-        datatypes::{DataType, Field, Schema},
+        datatypes::{Field, Schema},
     };
 
     fn batch(values: &[Option<i64>]) -> RecordBatch {
         let schema = Schema::new(vec![Field::new("x", DataType::Int64, true)]);
         RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from(values.to_vec()))]).unwrap()
+    }
+
+    #[test]
+    fn keys_ascend_from_each_row_to_the_next() {
+        let keys = |keys: &[i64]| batch(&keys.iter().copied().map(Some).collect::<Vec<_>>());
+        let mut ascent = Ascent::of(0);
+        assert!(ascent.check(&keys(&[i64::MIN, -1, 7])).is_ok() && ascent.check(&keys(&[])).is_ok());
+        assert_eq!(ascent.check(&keys(&[7])).unwrap_err().code, ErrorCode::SourceRefused);
+        assert!(ascent.check(&keys(&[8, 9])).is_ok());
+        assert!(ascent.check(&keys(&[10, 12, 11])).is_err());
     }
 
     #[test]

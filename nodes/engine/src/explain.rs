@@ -26,6 +26,9 @@ const RULE_HELD: &str = "R0, R1, R4";
 /// What happens to one whose rows are used as they come, once they are more than the gate's window.
 const RULE_USED: &str = "R0, R3, R4, R5";
 
+/// The same, in the order of a key that the source can go on after.
+const RULE_KEYED: &str = "R0, R2, R3, R4, R5";
+
 /// One line of the answer.
 struct Line {
     plan_type: String,
@@ -142,7 +145,11 @@ fn subquery_lines(subqueries: &[SubqueryPlan], edges: &dyn EdgeDirectory, delive
             plan: subquery.sql.clone(),
             source: Some(subquery.source.to_string()),
             node: (!nodes.is_empty()).then(|| nodes.join(", ")),
-            restart_rule: Some(if held { RULE_HELD } else { RULE_USED }),
+            restart_rule: Some(match (held, &subquery.keyset) {
+                (true, _) => RULE_HELD,
+                (false, Some(_)) => RULE_KEYED,
+                (false, None) => RULE_USED,
+            }),
         }
     });
     lines.collect()

@@ -16,7 +16,7 @@ use datafusion::{
     physical_plan::ExecutionPlan,
     physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner},
 };
-use greylag_actors::planner::port::SubqueryPlan;
+use greylag_actors::planner::port::{KeysetPlan, SubqueryPlan};
 use greylag_protocol::SourceName;
 
 use crate::exec::EdgeScanExec;
@@ -29,6 +29,10 @@ pub(crate) struct EdgeScan {
     pub(crate) source: SourceName,
     /// In the source's dialect.
     pub(crate) sql: String,
+    /// Column of a key in whose ascending order the rows come.
+    pub(crate) key: Option<usize>,
+    /// If the source can go on after such a key.
+    pub(crate) keyset: Option<KeysetPlan>,
     /// Names and types that the edge is asked for. Has a column of its own where the plan wants none.
     pub(crate) wire: SchemaRef,
     /// Estimated rows, where anything is known.
@@ -47,6 +51,7 @@ impl EdgeScan {
             sql: self.sql.clone(),
             schema: Arc::clone(&self.wire),
             blocks_consumer,
+            keyset: self.keyset.clone(),
         }
     }
 }

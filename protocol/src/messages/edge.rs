@@ -1,7 +1,7 @@
 //! The three calls that an edge answers, each on a data stream of its own.
 //!
-//! Request: one `Request` frame holding an [`EdgeCall`]. Answer to `Query`: a `Schema` frame, any number of
-//! `Batch` frames, one `Trailer`; or an `Error` frame instead of whatever would have come next. Answer to
+//! Request: one `Request` frame holding an [`EdgeCall`]. Answer to `Query`: a `Reply` with [`EdgeReply::Began`] if the
+//! sub-query has a `keyset`, a `Schema` frame, any number of `Batch` frames, one `Trailer`; or an `Error` frame instead of whatever would have come next. Answer to
 //! `GetSchema` and `Ping`: one `Reply` frame, or an `Error`. A stream that ends otherwise has failed.
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Version of everything in this module. A node refuses what it cannot speak with GL4009.
-pub const EDGE_CALL_VERSION: u16 = 1;
+pub const EDGE_CALL_VERSION: u16 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeCall {
@@ -67,6 +67,26 @@ pub struct Subquery {
     /// its answer still, or that of a later one, it goes on with that after the first `resume.batches` batches, and asks
     /// nothing of the source again.
     pub reattach: Option<u32>,
+    /// For one that is ordered by a key: what it takes to go on after a key's value.
+    pub keyset: Option<Keyset>,
+}
+
+/// The rows of one table, in the order of a key that is unique and never NULL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keyset {
+    pub schema: String,
+    pub table: String,
+    /// Where `resume` can be left out by the source itself.
+    pub after: Option<AfterKey>,
+}
+
+/// The rows after `resume`. Right only for the content of the table that `resume` was read from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AfterKey {
+    /// The sub-query with the key's last value as one more condition.
+    pub sql: String,
+    /// What the source called the content that `resume` came from.
+    pub snapshot: String,
 }
 
 /// Compression of batch bodies.
@@ -80,6 +100,14 @@ pub enum Compression {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EdgeReply {
     Schema(SourceSchema),
+    /// First frame of the answer to a sub-query with a `keyset`.
+    Began {
+        /// Names the content of the table that the rows come from, if the source can tell: two answers with one name
+        /// come from equal content.
+        snapshot: Option<String>,
+        /// The content is what `after` was right for, and `after` is what runs.
+        after_key: bool,
+    },
     /// The edge and its source both answered.
     Pong {
         source_ms: u64,

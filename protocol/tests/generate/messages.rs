@@ -176,7 +176,7 @@ enums! {
     }
     JobState { Running, Done, Failed(0) }
     EdgeRequest { Query(0), GetSchema { source }, Ping { source } }
-    EdgeReply { Schema(0), Pong { source_ms } }
+    EdgeReply { Schema(0), Began { snapshot, after_key }, Pong { source_ms } }
     JoinBody { Hello(0), Enrol { candidate, csr } }
     JoinReplyBody { Fresh { me, others }, Formed { mesh, members }, Enrolled(0), AskOthers(0), Refused(0) }
     ForwardBody { Propose(0), ReadIndex }
@@ -230,7 +230,9 @@ structs! {
     CircuitRow { coordinator, source, edge, state, failures, failing_ms, next_try_ms, error }
     EdgeCall { version, trace, deadline_ms, request }
     SignedSubquery { payload, signer, signature }
-    Subquery { attempt, edge, source, sql, schema, principal, epoch, expires_unix_ms, batch_rows, compression, resume, reattach }
+    Subquery { attempt, edge, source, sql, schema, principal, epoch, expires_unix_ms, batch_rows, compression, resume, reattach, keyset }
+    Keyset { schema, table, after }
+    AfterKey { sql, snapshot }
     Prefix { batches, rows, digest }
     Trailer { attempt, batches, rows, digest, reattached }
     SourceSchema { source, kind, dialect, version, default_schema, tables }

@@ -7,7 +7,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use arrow::array::RecordBatch;
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    datatypes::{DataType, Int16Type, Int32Type, Int64Type},
+};
 use greylag_protocol::{
     MeshError, SourceName,
     prefix::{Digest, Prefix, content},
@@ -44,12 +47,41 @@ pub struct Parcel {
     pub batch: RecordBatch,
     pub bytes: u64,
     pub content: Digest,
+    /// Of its last row, if the rows come in the order of one.
+    pub key: Option<i64>,
 }
 
 impl Parcel {
     pub fn new(batch: RecordBatch) -> Self {
-        Self { content: content(&batch), bytes: bytes_of(&batch), batch }
+        Self { content: content(&batch), bytes: bytes_of(&batch), batch, key: None }
     }
+
+    /// Of rows in the order of an integer column.
+    pub fn by_key(batch: RecordBatch, column: Option<usize>) -> Self {
+        let key = column.and_then(|column| last_key(&batch, column));
+        Self { key, ..Self::new(batch) }
+    }
+}
+
+/// The last value of an integer column; `None` for any other column, or for NULL.
+fn last_key(batch: &RecordBatch, column: usize) -> Option<i64> {
+    let (column, last) = (batch.columns().get(column)?, batch.num_rows().checked_sub(1)?);
+    let value = match column.data_type() {
+        _ if column.is_null(last) => return None,
+        DataType::Int16 => column.as_primitive::<Int16Type>().value(last).into(),
+        DataType::Int32 => column.as_primitive::<Int32Type>().value(last).into(),
+        DataType::Int64 => column.as_primitive::<Int64Type>().value(last),
+        _ => return None,
+    };
+    Some(value)
+}
+
+/// Where the rows taken end, for a source that can go on from there (R2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    pub key: i64,
+    /// What the source calls the content that they came from.
+    pub snapshot: String,
 }
 
 /// Why a producer has to stop.
@@ -97,13 +129,15 @@ pub struct Fenced {
     pub received_rows: u64,
     /// The gate had its end already; nothing was changed.
     pub ended: bool,
+    /// There is a [`Mark`] for what was taken.
+    pub marked: bool,
 }
 
 /// A batch that waits for the consumer.
 #[derive(Debug)]
 enum Kept {
     InMemory(Parcel),
-    OnDisk { place: Place, content: Digest },
+    OnDisk { place: Place, content: Digest, key: Option<i64> },
 }
 
 #[derive(Debug)]
@@ -125,6 +159,9 @@ pub struct GateCore {
     queued_bytes: u64,
     received_rows: u64,
     taken: Prefix,
+    /// Name of the content that the current attempt reads.
+    snapshot: Option<String>,
+    mark: Option<Mark>,
     open: bool,
     frozen: bool,
     closed: bool,
@@ -142,6 +179,8 @@ impl GateCore {
             queued_bytes: 0,
             received_rows: 0,
             taken: Prefix::default(),
+            snapshot: None,
+            mark: None,
             open: hold == Hold::Nothing,
             frozen: false,
             closed: false,
@@ -158,11 +197,13 @@ impl GateCore {
     /// From here on only frames of `attempt` are let in. What an older attempt left here is thrown away.
     pub fn fence(&mut self, attempt: u32) -> Fenced {
         let ended = self.end.is_some();
-        let found = Fenced { taken: self.taken, received_rows: self.received_rows, ended };
+        let marked = self.mark.is_some();
+        let found = Fenced { taken: self.taken, received_rows: self.received_rows, ended, marked };
         if ended || attempt <= self.attempt {
             return found;
         }
         self.attempt = attempt;
+        self.snapshot = None;
         self.received_rows = 0;
         self.clear();
         self.open = self.hold == Hold::Nothing;
@@ -176,6 +217,18 @@ impl GateCore {
             self.frozen = false;
             self.open |= !self.taken.is_empty();
         }
+    }
+
+    /// An attempt says what it reads, before its first batch.
+    pub fn reads(&mut self, attempt: u32, snapshot: Option<String>) {
+        if attempt == self.attempt {
+            self.snapshot = snapshot;
+        }
+    }
+
+    /// Where what was taken ends, if it has a name.
+    pub fn mark(&self) -> Option<Mark> {
+        self.mark.clone()
     }
 
     /// A batch of an attempt.
@@ -206,7 +259,7 @@ impl GateCore {
         match written {
             Ok(place) => {
                 self.received_rows += place.rows;
-                self.queue.push_back(Kept::OnDisk { place, content: parcel.content });
+                self.queue.push_back(Kept::OnDisk { place, content: parcel.content, key: parcel.key });
                 Offer::Stored { readable: self.open }
             }
             Err(error) if self.hold == Hold::Spool => Offer::Refused(Refusal::Failed(self.broken(error))),
@@ -270,15 +323,21 @@ impl GateCore {
                 self.share.release(parcel.bytes);
                 self.queued_bytes -= parcel.bytes;
                 self.taken.extend(parcel.batch.num_rows(), parcel.content);
+                self.mark_at(parcel.key);
                 Take::Batch(parcel.batch)
             }
-            Some(Kept::OnDisk { place, content }) => {
+            Some(Kept::OnDisk { place, content, key }) => {
+                self.mark_at(key);
                 self.taken.extend(usize::try_from(place.rows).unwrap_or(usize::MAX), content);
                 Take::Read(place)
             }
             None if self.end.is_some() => Take::Done,
             None => Take::Pending,
         }
+    }
+
+    fn mark_at(&mut self, key: Option<i64>) {
+        self.mark = key.zip(self.snapshot.clone()).map(|(key, snapshot)| Mark { key, snapshot });
     }
 
     /// The consumer has gone. Says whether the gate had been completed.

@@ -11,7 +11,7 @@ use greylag_protocol::{ErrorCode, MeshError, prefix::Prefix};
 
 use super::{
     check::Verified,
-    core::{GATE_BATCHES_MAX, GateCore, Hold, Offer, Parcel, Refusal, Take},
+    core::{GATE_BATCHES_MAX, GateCore, Hold, Mark, Offer, Parcel, Refusal, Take},
     share::MemoryShare,
 };
 use crate::bounds::Bound;
@@ -271,4 +271,34 @@ fn a_failure_after_the_end_reaches_a_reader_that_is_not_through() {
     read.complete(Verified::in_process(1, 0)).unwrap();
     read.fail(MeshError::new(ErrorCode::Cancelled, "cancelled"));
     assert_eq!(drain(&mut read), (vec![], "done"));
+}
+
+#[test]
+fn a_mark_is_the_last_key_taken_and_the_content_it_came_from() {
+    let by_key = |from: i64| Parcel::by_key(batch(from).batch, Some(0));
+    let (mut gate, _) = gate(Hold::Nothing, 1 << 20);
+    gate.reads(1, Some("one".into()));
+    for from in [0, 4] {
+        assert!(matches!(gate.offer(1, by_key(from)), Offer::Stored { .. }));
+    }
+    assert!(matches!(gate.take(), Take::Batch(_)));
+    let mark = |key, snapshot: &str| Some(Mark { key, snapshot: snapshot.to_owned() });
+    assert_eq!(gate.mark(), mark(3, "one"), "what waits is not taken");
+    assert!(gate.fence(2).marked);
+    // An attempt that dies before a row of it is taken changes nothing, whatever it reads.
+    gate.resume(2);
+    gate.reads(2, Some("two".into()));
+    gate.reads(1, Some("late".into()));
+    assert_eq!(gate.mark(), mark(3, "one"));
+    assert!(matches!(gate.offer(2, by_key(4)), Offer::Stored { .. }));
+    assert!(matches!(gate.take(), Take::Batch(_)));
+    assert_eq!(gate.mark(), mark(7, "two"));
+    // One that cannot name what it reads leaves no mark.
+    gate.fence(3);
+    gate.resume(3);
+    assert!(matches!(gate.offer(3, by_key(8)), Offer::Stored { .. }));
+    assert!(matches!(gate.take(), Take::Batch(_)));
+    assert_eq!(gate.mark(), None);
+    assert!(!gate.fence(4).marked);
+    assert_eq!(Parcel::by_key(batch(0).batch, Some(7)).key, None, "there is no such column");
 }

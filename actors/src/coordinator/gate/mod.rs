@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 
 use self::{
     check::Verified,
-    core::{Fenced, GateCore, Hold, Offer, Parcel, Refusal, Take},
+    core::{Fenced, GateCore, Hold, Mark, Offer, Parcel, Refusal, Take},
     share::MemoryShare,
 };
 use crate::coordinator::spill::{SpillFile, SpillSpace};
@@ -96,6 +96,16 @@ impl ReleaseGate {
     /// See [`GateCore::resume`].
     pub fn resume(&self, attempt: u32) {
         self.inner.core().resume(attempt);
+    }
+
+    /// See [`GateCore::reads`].
+    pub fn reads(&self, attempt: u32, snapshot: Option<String>) {
+        self.inner.core().reads(attempt, snapshot);
+    }
+
+    /// See [`GateCore::mark`].
+    pub fn mark(&self) -> Option<Mark> {
+        self.inner.core().mark()
     }
 
     /// Hands over a batch, waiting for room.

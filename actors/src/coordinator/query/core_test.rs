@@ -100,7 +100,7 @@ fn rows_lost_before_any_has_left_the_plan_runs_again() {
 #[test]
 fn rows_lost_after_some_have_left_the_next_run_has_to_begin_with_them() {
     let mut core = running();
-    let found = Fenced { taken: taken(1), received_rows: 9, ended: false };
+    let found = Fenced { taken: taken(1), received_rows: 9, ..Fenced::default() };
     assert_eq!(lose(&mut core, 1, found), [Effect::SpendRestart]);
     assert_eq!(core.on(Event::Budget { granted: true }), [Effect::Wait { run: 2, ms: 0 }]);
     assert_eq!(core.on(Event::Waited { run: 2 }), [Effect::Run { run: 2, resume: taken(1) }]);
@@ -135,7 +135,7 @@ fn a_reader_that_comes_back_gets_a_run_that_begins_with_what_it_has() {
 #[test]
 fn a_result_that_was_whole_already_needs_no_lost_rows() {
     let mut core = running();
-    let effects = lose(&mut core, 1, Fenced { taken: taken(10), received_rows: 10, ended: true });
+    let effects = lose(&mut core, 1, Fenced { taken: taken(10), received_rows: 10, ended: true, marked: false });
     assert_eq!((effects, core.stage()), (vec![Effect::Leave], &Stage::Done));
 }
 

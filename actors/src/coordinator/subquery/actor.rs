@@ -199,7 +199,8 @@ impl SubqueryState {
                     return self.core.on(Event::Held { attempt, rule, resume, edges: self.edges() });
                 }
                 self.gate.resume(attempt);
-                return self.start(myself, (attempt, edge), Terms { rule, resume, reattach }).await;
+                let terms = Terms { rule, resume, reattach, mark: self.gate.mark() };
+                return self.start(myself, (attempt, edge), terms).await;
             }
             Effect::Finish => {}
             Effect::Fail(error) => {

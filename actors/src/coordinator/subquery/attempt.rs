@@ -13,7 +13,7 @@ use super::{
     receive::{self, Outcome},
 };
 use crate::{
-    coordinator::gate::ReleaseGate,
+    coordinator::gate::{ReleaseGate, core::Mark},
     planner::port::SubqueryPlan,
     task::{TaskGuard, caught},
     tree::{ActorState, TreeEntry},
@@ -22,11 +22,13 @@ use crate::{
 pub struct AttemptActor;
 
 /// Why an attempt is made, and with what it has to begin: see `Effect::StartAttempt`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Terms {
     pub rule: Rule,
     pub resume: Prefix,
     pub reattach: Option<(u32, Rule)>,
+    /// Where `resume` ends, for a source that can begin there.
+    pub mark: Option<Mark>,
 }
 
 pub struct AttemptArguments {

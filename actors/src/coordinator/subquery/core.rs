@@ -2,9 +2,10 @@
 //! query has to be told that its rows cannot be made whole. Pure: events in, effects out.
 //!
 //! Rules (DESIGN 8): R0, nothing had come: another attempt on any edge. R1, what had come was held back at the gate:
-//! thrown away, then as R0. R3, the plan has used rows: another attempt that proves to begin with them. R4, only the
+//! thrown away, then as R0. R2, the plan has used rows in the order of a key: another attempt that begins after the last
+//! key, if the source's content is what it was, else R3. R3, the plan has used rows: another attempt that proves to begin with them. R4, only the
 //! connection died: the same edge is asked for the rest of the answer it was giving. R5, none of these: the query's own
-//! supervisor decides. R2 is not here yet.
+//! supervisor decides.
 //!
 //! INVARIANT: the effect of a failure always begins with the fence of the next attempt's number, so that nothing an
 //! older attempt still sends is let in, whatever happens afterwards.
@@ -35,9 +36,11 @@ pub enum Rule {
     First,
     R0,
     R1,
+    /// The rest after the last key that was used; R3 if the source has changed.
+    R2,
     /// What was used is left out, once it has been proved to be the same.
     R3,
-    /// The same edge goes on with the answer that it was giving; if it has lost it, this is R0, R1 or R3.
+    /// The same edge goes on with the answer that it was giving; if it has lost it, this is one of those above.
     R4,
     /// First attempt in a restarted query.
     R5,
@@ -49,6 +52,7 @@ impl Rule {
             Self::First => "first",
             Self::R0 => "R0",
             Self::R1 => "R1",
+            Self::R2 => "R2",
             Self::R3 => "R3",
             Self::R4 => "R4",
             Self::R5 => "R5",
@@ -339,6 +343,7 @@ impl SubqueryCore {
             return self.fail(worn_out(error, &tries));
         }
         let rule = match (found.taken.is_empty(), found.received_rows) {
+            (false, _) if found.marked => Rule::R2,
             (false, _) => Rule::R3,
             (true, 0) => Rule::R0,
             (true, _) => Rule::R1,

@@ -44,7 +44,7 @@ fn taken(rows: u64) -> Prefix {
 }
 
 fn found(taken: u64, received_rows: u64) -> Fenced {
-    Fenced { taken: self::taken(taken), received_rows, ended: false }
+    Fenced { taken: self::taken(taken), received_rows, ..Fenced::default() }
 }
 
 /// The gate has been fenced for the current attempt and had nothing.
@@ -142,7 +142,7 @@ fn an_attempt_that_does_not_begin_with_what_was_used_leaves_it_to_the_query() {
 fn killed_between_the_gates_end_and_its_report_nothing_is_lost() {
     let mut core = running(&[1, 2]);
     core.on(Event::Failed { attempt: 1, error: lost() });
-    let found = Fenced { taken: taken(7), received_rows: 7, ended: true };
+    let found = Fenced { taken: taken(7), received_rows: 7, ended: true, marked: false };
     assert_eq!(core.on(Event::Fenced { attempt: 2, found, edges: edges(&[2]), dice: 0 }), [Effect::Finish]);
 }
 

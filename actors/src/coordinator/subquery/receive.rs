@@ -14,25 +14,29 @@ use greylag_protocol::{
     ErrorCode, MeshError, NodeId, Result,
     frame::{FrameKind, REQUEST_BYTES_MAX, SMALL_BYTES_MAX, StreamTag},
     ipc::Decoder,
-    messages::edge::{Compression, EDGE_CALL_VERSION, EdgeCall, EdgeRequest, SignedSubquery, Subquery, Trailer},
+    messages::edge::{
+        AfterKey, Compression, EDGE_CALL_VERSION, EdgeCall, EdgeReply, EdgeRequest, Keyset, SignedSubquery, Subquery,
+        Trailer,
+    },
     schema::WireSchema,
     state::MemberStatus,
     wire,
 };
 use tokio::time::{Duration, Instant};
 
-use super::attempt::AttemptArguments;
+use super::{attempt::AttemptArguments, core::Rule};
 use crate::{
     NodeCtx,
     coordinator::{
         edges::local_edge,
         gate::{
             check::{StreamCheck, Verified},
-            core::{Parcel, Refusal},
+            core::{Mark, Parcel, Refusal},
         },
         ledger::AttemptEntry,
     },
     edge::port::LocalSubquery,
+    planner::port::SubqueryPlan,
 };
 
 /// How long after its deadline an edge may still accept a sub-query: room for clocks that differ.
@@ -99,12 +103,15 @@ async fn local(arguments: &AttemptArguments, entry: &AttemptEntry) -> Result<(),
         timeout: facts.deadline.saturating_duration_since(Instant::now()),
         label: format!("greylag {id} for {}", facts.principal),
         resume: arguments.terms.resume,
+        keyset: keyset(arguments)?,
     };
-    let mut batches = edge.query(subquery).await?;
+    let answer = edge.query(subquery).await?;
     facts.circuits.answered(&plan.source, arguments.edge);
+    began(arguments, entry, answer.snapshot, answer.after_key);
+    let mut batches = answer.rows;
     let mut rows = 0;
     while let Some(batch) = batches.next().await {
-        let parcel = Parcel::new(batch?);
+        let parcel = Parcel::by_key(batch?, key_column(plan));
         let count = parcel.batch.num_rows() as u64;
         entry.received(count, parcel.bytes);
         rows += count;
@@ -142,11 +149,32 @@ fn call(arguments: &AttemptArguments) -> Result<EdgeCall> {
         compression: compression(ctx, *edge),
         resume: arguments.terms.resume,
         reattach: arguments.terms.reattach.map(|(attempt, _)| attempt),
+        keyset: keyset(arguments)?,
     };
     let payload = wire::encode(&subquery, REQUEST_BYTES_MAX)?;
     let signature = ctx.mesh.sign(&payload);
     let request = EdgeRequest::Query(SignedSubquery { payload, signer: ctx.node, signature });
     Ok(EdgeCall { version: EDGE_CALL_VERSION, trace: facts.trace, deadline_ms: left_ms, request })
+}
+
+fn key_column(plan: &SubqueryPlan) -> Option<usize> {
+    plan.keyset.as_ref().map(|keyset| keyset.column)
+}
+
+/// What the edge has to know of the key that the rows are ordered by.
+fn keyset(arguments: &AttemptArguments) -> Result<Option<Keyset>> {
+    let Some(plan) = &arguments.plan.keyset else { return Ok(None) };
+    let after = |mark: &Mark| Ok(AfterKey { sql: plan.rest.sql(mark.key)?, snapshot: mark.snapshot.clone() });
+    let after = arguments.terms.mark.as_ref().map(after).transpose()?;
+    Ok(Some(Keyset { schema: plan.schema.clone(), table: plan.table.clone(), after }))
+}
+
+/// The edge has said what it reads.
+fn began(arguments: &AttemptArguments, entry: &AttemptEntry, snapshot: Option<String>, after_key: bool) {
+    arguments.gate.reads(arguments.id.attempt, snapshot);
+    if arguments.terms.rule == Rule::R2 && !after_key {
+        entry.rule(Rule::R3.name());
+    }
 }
 
 /// None on loopback, where bytes are cheaper than compressing them.
@@ -162,6 +190,16 @@ fn compression(ctx: &NodeCtx, edge: NodeId) -> Compression {
 async fn receive(arguments: &AttemptArguments, entry: &AttemptEntry, reader: &mut FrameReader) -> Result<(), Outcome> {
     let AttemptArguments { facts, plan, id, edge, gate, .. } = arguments;
     let mut check = StreamCheck::new(*id, facts.batch_rows);
+    let mut after_key = false;
+    if plan.keyset.is_some() {
+        let reply: EdgeReply = reader.recv(FrameKind::Reply).await?;
+        let EdgeReply::Began { snapshot, after_key: after } = reply else {
+            let message = "an edge began the answer to a sub-query with something else";
+            return Err(MeshError::new(ErrorCode::MalformedFrame, message).into());
+        };
+        after_key = after;
+        began(arguments, entry, snapshot, after);
+    }
     let head = reader.expect(FrameKind::Schema).await?;
     facts.circuits.answered(&plan.source, *edge);
     check.schema(&head);
@@ -173,12 +211,14 @@ async fn receive(arguments: &AttemptArguments, entry: &AttemptEntry, reader: &mu
                 let batch = decoder.batch(payload.clone())?;
                 check.batch(&payload, batch.num_rows())?;
                 entry.received(batch.num_rows() as u64, payload.len() as u64);
-                gate.push(id.attempt, Parcel::new(under(&plan.schema, batch)?)).await?;
+                let parcel = Parcel::by_key(under(&plan.schema, batch)?, key_column(plan));
+                gate.push(id.attempt, parcel).await?;
             }
             Some((FrameKind::Trailer, payload)) => {
                 let trailer: Trailer = wire::decode(&payload, SMALL_BYTES_MAX)?;
                 if let Some((_, instead)) = arguments.terms.reattach.filter(|_| !trailer.reattached) {
-                    entry.rule(instead.name());
+                    let changed = instead == Rule::R2 && !after_key;
+                    entry.rule(if changed { Rule::R3 } else { instead }.name());
                 }
                 gate.complete(check.verify(&trailer)?)?;
                 return Ok(());

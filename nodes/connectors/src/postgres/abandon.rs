@@ -42,7 +42,8 @@ async fn stop(target: &Target, session: &mut Session, at_work: bool) -> Result<(
         session.wire.put_sync();
         session.wire.flush().await?;
         if let Ok(drained) = tokio::time::timeout(patience, drain(session)).await {
-            return drained;
+            drained?;
+            return if session.in_transaction { session.end_transaction().await } else { Ok(()) };
         }
         patience *= 2;
     }

@@ -288,7 +288,7 @@ fn text(row: &TextRow, index: usize) -> &str {
 }
 
 /// As a string literal under `standard_conforming_strings`.
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 

@@ -5,13 +5,14 @@
 //! a way to write. Sessions are read-only and statements other than queries are refused.
 //!
 //! Files: `target` (where), `session` (start-up), `wire` (frames), `statement` (a sub-query from sending to last row),
-//! `abandon` (cancelling), `decode` (rows to Arrow), `types`, `catalog` (the source's schema), `errors`.
+//! `snapshot` (what a transaction sees), `abandon` (cancelling), `decode` (rows to Arrow), `types`, `catalog` (the source's schema), `errors`.
 
 mod abandon;
 mod catalog;
 mod decode;
 mod errors;
 mod session;
+mod snapshot;
 mod statement;
 mod target;
 mod types;
@@ -27,9 +28,10 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{TryStreamExt, stream};
-use greylag_actors::edge::port::{Connector, ConnectorQuery, Options};
+use greylag_actors::edge::port::{Connector, ConnectorQuery, EdgeRows, Options};
 use greylag_protocol::{
-    MeshError, Result, SourceName, schema::SourceSchema, state::SourceSpec, statement::BatchStream,
+    MeshError, Result, SourceName, messages::edge::Keyset, schema::SourceSchema, state::SourceSpec,
+    statement::BatchStream,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +56,14 @@ pub struct PostgresConnector {
     /// Whether somebody named the schemas.
     schemas_explicit: bool,
     known_types: Mutex<KnownTypes>,
+}
+
+/// A sub-query under way, and what it sees.
+struct Started {
+    run: Box<Run>,
+    expiry: Expiry,
+    snapshot: Option<String>,
+    after_key: bool,
 }
 
 /// Checks a resource without opening anything; credentials may still be references.
@@ -97,16 +107,25 @@ impl PostgresConnector {
         Session::connect(&self.target).await
     }
 
-    async fn begin(&self, query: &ConnectorQuery) -> Result<(Box<Run>, Expiry)> {
+    /// Starts a sub-query; one with a `keyset` on a named snapshot, if there can be one.
+    async fn begin(&self, mut query: ConnectorQuery, keyset: Option<Keyset>) -> Result<Started> {
         check_is_query(&query.sql)?;
+        let (whole, mut snapshot, mut after_key) = (query.sql.clone(), None, false);
         let mut expiry = Expiry::new(query.timeout, query.cancel.clone());
         let wait = expiry.left();
         let (mut lease, mut session) = expiry.bound(self.session(wait)).await?;
         // Once more if it returns types that have to be looked up first.
         for _ in 0..2 {
+            if let Some(keyset) = &keyset {
+                snapshot = expiry.bound(snapshot::begin(&mut session, keyset)).await?;
+                let after = keyset.after.as_ref().filter(|after| snapshot.as_ref() == Some(&after.snapshot));
+                after_key = after.is_some();
+                query.sql.clone_from(after.map_or(&whole, |after| &after.sql));
+                check_is_query(&query.sql)?;
+            }
             let known = self.known_types();
-            let oids = match statement::begin(self.target.clone(), lease, session, query, &known, expiry).await? {
-                Begun::Running(run, expiry) => return Ok((run, expiry)),
+            let oids = match statement::begin(self.target.clone(), lease, session, &query, &known, expiry).await? {
+                Begun::Running(run, expiry) => return Ok(Started { run, expiry, snapshot, after_key }),
                 Begun::UnknownTypes(oids, rest, held) => {
                     (expiry, lease) = (rest, held);
                     oids
@@ -117,6 +136,22 @@ impl PostgresConnector {
             self.known_types.lock().unwrap_or_else(PoisonError::into_inner).extend(looked_up);
         }
         Err(MeshError::internal("types of a sub-query stay unknown"))
+    }
+
+    async fn run(&self, query: ConnectorQuery, keyset: Option<Keyset>) -> Result<EdgeRows> {
+        let source = self.source.clone();
+        let begun = async {
+            let Started { mut run, expiry, snapshot, after_key } = self.begin(query, keyset).await?;
+            let rows: BatchStream = match run.whole().map_err(|error| run.explain(error, &expiry))? {
+                Some(batch) => Box::pin(stream::iter(batch.map(Ok))),
+                None => pump(run, expiry),
+            };
+            Ok(EdgeRows { rows, snapshot, after_key })
+        };
+        let EdgeRows { rows, snapshot, after_key } =
+            begun.await.map_err(|error: MeshError| error.of_source(source.clone()))?;
+        let rows = rows.map_err(move |error| error.of_source(source.clone()));
+        Ok(EdgeRows { rows: Box::pin(rows), snapshot, after_key })
     }
 
     fn known_types(&self) -> KnownTypes {
@@ -151,15 +186,10 @@ impl Connector for PostgresConnector {
     }
 
     async fn query(&self, query: ConnectorQuery) -> Result<BatchStream> {
-        let source = self.source.clone();
-        let begun = async {
-            let (mut run, expiry) = self.begin(&query).await?;
-            Ok(match run.whole().map_err(|error| run.explain(error, &expiry))? {
-                Some(batch) => Box::pin(stream::iter(batch.map(Ok))),
-                None => pump(run, expiry),
-            })
-        };
-        let batches: BatchStream = begun.await.map_err(|error: MeshError| error.of_source(source.clone()))?;
-        Ok(Box::pin(batches.map_err(move |error| error.of_source(source.clone()))))
+        self.run(query, None).await.map(|answer| answer.rows)
+    }
+
+    async fn query_by_key(&self, query: ConnectorQuery, keyset: Keyset) -> Result<EdgeRows> {
+        self.run(query, Some(keyset)).await
     }
 }

@@ -31,6 +31,9 @@ const SETUP: &str = "SET default_transaction_read_only = on; SET synchronize_seq
     SET bytea_output = 'hex'; SET standard_conforming_strings = on; SET transform_null_equals = off; \
     SET search_path = pg_catalog; SHOW statement_timeout";
 
+/// Of a session whose time limit has to be set before the next statement.
+const TIMEOUT_UNKNOWN: u64 = u64::MAX;
+
 /// Fields of a row as text, `None` for NULL.
 pub(super) type TextRow = Vec<Option<String>>;
 
@@ -44,6 +47,8 @@ pub(super) struct Session {
     pub timeout_ms: u64,
     /// The account's own limit, milliseconds; 0 if it has none.
     pub own_timeout_ms: u64,
+    /// A transaction was begun and has not been ended.
+    pub in_transaction: bool,
 }
 
 impl Session {
@@ -61,7 +66,15 @@ impl Session {
 
     async fn connect_to(target: &Target, endpoint: usize) -> Result<Self> {
         let wire = Wire::new(target.dial(endpoint).await?);
-        let mut session = Self { wire, endpoint, process_id: 0, secret_key: 0, timeout_ms: 0, own_timeout_ms: 0 };
+        let mut session = Self {
+            wire,
+            endpoint,
+            process_id: 0,
+            secret_key: 0,
+            timeout_ms: 0,
+            own_timeout_ms: 0,
+            in_transaction: false,
+        };
         session.start_up(target).await?;
         let rows = session.text_rows(SETUP).await?;
         if let Err(error) = session.text_rows(NOTICE_LOSS).await {
@@ -183,6 +196,14 @@ impl Session {
                 _ => return Err(errors::malformed("a message in answer to a query")),
             }
         }
+    }
+
+    /// Ends the transaction, whatever its state. What was set in it may be lost.
+    pub(super) async fn end_transaction(&mut self) -> Result<()> {
+        self.text_rows("ROLLBACK").await?;
+        self.in_transaction = false;
+        self.timeout_ms = TIMEOUT_UNKNOWN;
+        Ok(())
     }
 
     /// What [`cancel`] needs to know.

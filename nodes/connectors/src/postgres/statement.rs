@@ -108,6 +108,10 @@ impl Held {
     /// Gives the connection back to the pool: the server has said all it had to say.
     fn put_back(&mut self) {
         self.state = ServerState::Ready;
+        if self.session.as_ref().is_some_and(|session| session.in_transaction) {
+            // First it has to be ended.
+            return self.abandon();
+        }
         if let (Some(mut session), Some(lease)) = (self.session.take(), self.lease.take()) {
             session.wire.shrink();
             lease.put_back(session);
@@ -119,7 +123,9 @@ impl Held {
         let (session, lease) = (self.session.take(), self.lease.take());
         let state = std::mem::replace(&mut self.state, ServerState::Ready);
         match (session, lease) {
-            (Some(session), Some(lease)) if state == ServerState::Ready => lease.put_back(session),
+            (Some(session), Some(lease)) if state == ServerState::Ready && !session.in_transaction => {
+                lease.put_back(session);
+            }
             (Some(session), lease) => {
                 let at_work = state == ServerState::Running;
                 self.runtime.spawn(abandon(self.target.clone(), session, lease, at_work));

@@ -133,6 +133,11 @@ pub(crate) fn sortable(dialect: Dialect, traits: Traits) -> bool {
     }
 }
 
+/// Whether a source can tell two snapshots of a table from each other (see `Connector::query_by_key`).
+pub(crate) fn names_content(dialect: Dialect) -> bool {
+    dialect == Dialect::Postgres
+}
+
 /// Whether `GROUP BY`, `DISTINCT` and join keys on a value put together what DataFusion puts together.
 pub(crate) fn groupable(dialect: Dialect, traits: Traits) -> bool {
     match (dialect, traits.kind) {

@@ -198,7 +198,7 @@ impl Cutter {
         let input = Arc::unwrap_or_clone(std::mem::take(&mut sort.input));
         let hinted = match sort.fetch.and_then(|fetch| u64::try_from(fetch).ok()) {
             Some(fetch) => self.hinted(&input, |remote| hint::top(remote, &sort, fetch))?,
-            None => None,
+            None => self.hinted(&input, |remote| hint::by_key(remote, &sort))?,
         };
         sort.input = Arc::new(match hinted {
             Some(plan) => plan,

@@ -8,10 +8,13 @@ use datafusion::{
     logical_expr::{Expr, Limit, LogicalPlan, Projection, Sort},
 };
 
+use arrow::datatypes::DataType;
+use greylag_protocol::schema::Dialect;
+
 use super::{
     capability::{self, Agreement},
     convert::{Operand, operand},
-    ir::OrderKey,
+    ir::{OrderKey, Scalar},
     remote::Remote,
 };
 
@@ -35,6 +38,34 @@ pub(super) fn top(remote: &Remote, sort: &Sort, rows: u64) -> Result<Option<Remo
     let mut remote = remote.clone();
     remote.order = order;
     remote.limit = Some(rows);
+    Ok(Some(remote))
+}
+
+/// All rows, if what the sort asks for is the order of a key of the one table they come from: an integer, unique and
+/// never NULL. The source has an index for it, nothing has to be sorted here, and a sub-query that is cut off can go on
+/// after the last key.
+pub(super) fn by_key(remote: &Remote, sort: &Sort) -> Result<Option<Remote>> {
+    let [key] = &sort.expr[..] else { return Ok(None) };
+    let one_table = remote.is_rows() && remote.joins.is_empty() && remote.semi.is_empty();
+    if !key.asc || !one_table || !remote.is_exact() {
+        return Ok(None);
+    }
+    let expr = remote.to_base(&key.expr)?;
+    let Some(Operand::Column(column)) = operand(remote.scope(), &expr) else { return Ok(None) };
+    let integer = matches!(column.field.data_type(), DataType::Int16 | DataType::Int32 | DataType::Int64);
+    let Scalar::Column { table, name } = &column.scalar else { return Ok(None) };
+    let unique = remote.unique.contains(&BTreeSet::from([(*table, name.clone())]));
+    let dialect = remote.source.dialect;
+    if !integer || column.field.is_nullable() || !unique || !capability::sortable(dialect, column.traits) {
+        return Ok(None);
+    }
+    // There is none; said so that the dialect has nothing to add.
+    let nulls_first = dialect != Dialect::Postgres;
+    let order = OrderKey { scalar: column.scalar.clone(), descending: false, nulls_first };
+    let key = column.column.clone();
+    let mut remote = remote.clone();
+    remote.order = vec![order];
+    remote.key = Some(key);
     Ok(Some(remote))
 }
 

@@ -12,18 +12,19 @@ use std::{
 use arrow::datatypes::{Field, Schema};
 use datafusion::{
     common::{
-        Column, DFSchema, DFSchemaRef, Result, TableReference,
+        Column, DFSchema, DFSchemaRef, Result, ScalarValue, TableReference,
         tree_node::{Transformed, TreeNode},
     },
     logical_expr::{Expr, Extension, Filter, LogicalPlan, Projection, TableScan, utils::conjunction},
 };
-use greylag_protocol::schema::SourceSchema;
+use greylag_actors::planner::port::{KeysetPlan, RestAfter};
+use greylag_protocol::schema::{Dialect, SourceSchema};
 
 use super::{
     capability,
     convert::{self, BaseColumn, PARTS_MAX, Pushable, Scope},
     estimate::width,
-    ir::{JoinItem, OrderKey, OutputColumn, Scalar, Select, TableRef},
+    ir::{BinaryOp, JoinItem, OrderKey, OutputColumn, Scalar, Select, TableRef},
     write::{self, ROW_MARK},
 };
 use crate::{
@@ -54,6 +55,8 @@ pub(crate) struct Remote {
     pub(crate) having: Vec<Scalar>,
     pub(crate) order: Vec<OrderKey>,
     pub(crate) limit: Option<u64>,
+    /// Base column of an integer key in whose ascending order the rows come.
+    pub(crate) key: Option<Column>,
     /// Conditions that the source cannot check, over base columns.
     pub(crate) residual: Vec<Expr>,
     /// Columns of the node it stands for, over base columns.
@@ -105,6 +108,7 @@ impl Remote {
             having: Vec::new(),
             order: Vec::new(),
             limit: None,
+            key: None,
             residual: Vec::new(),
             schema: Arc::clone(&scan.projected_schema),
             unique: keys.map(|key| key.iter().map(|name| (id, name.clone())).collect()).collect(),
@@ -244,6 +248,7 @@ impl Remote {
                 .collect(),
         );
         let sql = write::sql(self.source.dialect, &select).map_err(external)?;
+        let key = self.key.as_ref().and_then(|key| columns.iter().position(|at| self.base[*at].column == *key));
         let mut fields: Vec<Field> = columns
             .iter()
             .zip(&names)
@@ -262,6 +267,8 @@ impl Remote {
             ordinal,
             source: self.source.source.clone(),
             sql,
+            key,
+            keyset: key.and_then(|key| self.keyset(key, columns, &select)),
             row_bytes: fields.iter().map(|field| width(field.data_type())).sum(),
             wire: Arc::new(Schema::new(fields)),
             rows: match (rows, limit) {
@@ -273,6 +280,18 @@ impl Remote {
                 .map(|at| self.base[*at].distinct.and_then(|distinct| usize::try_from(distinct).ok()))
                 .collect(),
         }))
+    }
+
+    /// How it goes on after a key, which is in this column; nothing for a source that cannot tell whether its content is
+    /// the same as before.
+    fn keyset(&self, column: usize, columns: &[usize], select: &Select) -> Option<KeysetPlan> {
+        let dialect = self.source.dialect;
+        if !capability::names_content(dialect) {
+            return None;
+        }
+        let key = self.base.get(*columns.get(column)?)?.scalar.clone();
+        let TableRef { schema, name, .. } = self.from.clone();
+        Some(KeysetPlan { column, schema, table: name, rest: Arc::new(Rest { dialect, key, select: select.clone() }) })
     }
 
     /// A name for each column: its own where that is free.
@@ -302,6 +321,23 @@ impl Remote {
 
     pub(crate) fn index_of(&self, column: &Column) -> Option<usize> {
         self.base.iter().position(|base| base.column == *column)
+    }
+}
+
+/// A `SELECT` in the order of a key, to be written for the rows after one.
+#[derive(Debug)]
+struct Rest {
+    dialect: Dialect,
+    key: Scalar,
+    select: Select,
+}
+
+impl RestAfter for Rest {
+    fn sql(&self, key: i64) -> greylag_protocol::Result<String> {
+        let last = Scalar::Literal(ScalarValue::Int64(Some(key)));
+        let mut select = self.select.clone();
+        select.filters.push(Scalar::binary(BinaryOp::Gt, self.key.clone(), last));
+        write::sql(self.dialect, &select)
     }
 }
 
