@@ -3,8 +3,9 @@
 use greylag_protocol::schema::Dialect::{DataFusion, MySql, Postgres, Sqlite};
 
 use crate::{
+    compare::rows,
     data::{TPCH_NAMES, odd, tpch},
-    world::World,
+    world::{World, schema_of},
 };
 
 /// The one sub-query of a statement.
@@ -259,4 +260,62 @@ async fn only_the_columns_that_are_used_cross_the_wire() {
             r#"lake: SELECT "o_custkey", "o_totalprice" FROM "main"."orders" WHERE "o_orderdate" < DATE '1995-01-01'"#,
         ]
     );
+}
+
+/// A whole table in the order of its key: the source sorts, nothing is sorted here, and where the source can name its
+/// content, the rest after a key can be asked for.
+#[tokio::test]
+async fn the_order_of_a_key() {
+    for (dialect, keyed) in [(Postgres, true), (MySql, false), (Sqlite, false)] {
+        let world = World::new(&[("one", dialect, &tpch(&["orders"]))]);
+        let q = |name: &str| if dialect == MySql { format!("`{name}`") } else { format!("\"{name}\"") };
+        let (key, table) = (q("o_orderkey"), format!("{}.{}", q(schema_of(dialect)), q("orders")));
+        let sql = "select o_orderkey, o_totalprice from orders where o_custkey < 100 order by o_orderkey";
+        let plan = world.plan(sql).await.unwrap();
+        let [scan] = &plan.subqueries()[..] else { panic!("one sub-query") };
+        let filter = format!("{} < 100", q("o_custkey"));
+        let select = format!("SELECT {key}, {} FROM {table} WHERE {filter}", q("o_totalprice"));
+        assert_eq!(scan.sql, format!("{select} ORDER BY {key}"));
+        let rest = scan.keyset.as_ref().map(|keyset| {
+            assert_eq!((keyset.column, &*keyset.schema, &*keyset.table), (0, schema_of(dialect), "orders"));
+            keyset.rest.sql(-7).unwrap()
+        });
+        assert_eq!(rest.is_some(), keyed);
+        if let Some(rest) = rest {
+            assert_eq!(rest, format!("{select} AND {key} > (-7) ORDER BY {key}"));
+        }
+        let explained = rows(&world.answer(&format!("explain {sql}")).await.unwrap());
+        assert!(!explained[1][1].contains("SortExec"), "{dialect:?}: {}", explained[1][1]);
+        let rule = if keyed { "`R0, R2, R3, R4, R5`" } else { "`R0, R3, R4, R5`" };
+        assert_eq!(explained[2][4], rule);
+
+        // The key is not the order, or not of the rows that come.
+        for other in [
+            "select o_orderkey from orders order by o_orderkey desc",
+            "select o_orderkey, o_custkey from orders order by o_custkey",
+            "select o_orderkey, o_custkey from orders order by o_orderkey, o_custkey",
+            "select o_orderkey, count(*) from orders group by o_orderkey order by o_orderkey",
+            "select o_orderkey from orders order by -o_orderkey",
+        ] {
+            let plan = world.plan(other).await.unwrap();
+            assert!(plan.subqueries().iter().all(|scan| scan.keyset.is_none()), "{dialect:?} {other}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_in_the_order_of_a_key_are_those_of_a_sort() {
+    let world = World::new(&[("one", Sqlite, &tpch(&["orders"])), ("two", Sqlite, &tpch(&["customer"]))]);
+    for sql in [
+        "select * from orders order by o_orderkey",
+        "select o_orderkey + 1, o_comment from orders where o_comment like '%a_e%' order by o_orderkey",
+        "select * from (select o_orderkey k, o_custkey c from orders order by o_orderkey) where c < 50 order by k",
+        "select o_orderkey, c_name from orders join customer on c_custkey = o_custkey order by o_orderkey",
+        "select o_orderkey from orders order by o_orderkey offset 13",
+        "select o_orderkey, sum(o_totalprice) over (order by o_orderkey) from orders order by o_orderkey",
+    ] {
+        let (found, expected) = (world.answer(sql).await.unwrap(), world.expected(sql).await.unwrap());
+        assert!(!found.is_empty());
+        assert_eq!(rows(&found), rows(&expected), "{sql}");
+    }
 }

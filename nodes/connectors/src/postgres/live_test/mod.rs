@@ -6,6 +6,7 @@ mod ending;
 mod measure;
 mod schema;
 mod sessions;
+mod snapshot;
 mod suite;
 mod types;
 
