@@ -282,7 +282,7 @@ async fn the_order_of_a_key() {
         });
         assert_eq!(rest.is_some(), keyed);
         if let Some(rest) = rest {
-            assert_eq!(rest, format!("{select} AND {key} > (-7) ORDER BY {key}"));
+            assert_eq!(rest, format!("{select} AND {key} > -7 ORDER BY {key}"));
         }
         let explained = rows(&world.answer(&format!("explain {sql}")).await.unwrap());
         assert!(!explained[1][1].contains("SortExec"), "{dialect:?}: {}", explained[1][1]);
