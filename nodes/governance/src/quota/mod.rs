@@ -1,0 +1,3 @@
+//! What a statement costs and whether it is within its budget.
+//!
+//! Pure: balances and time come in as arguments.
