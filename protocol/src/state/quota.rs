@@ -140,9 +140,16 @@ pub enum QuotaCommand {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum QuotaOutcome {
     /// It may be spent until the period ends.
-    Granted { amount: u64, period_end_unix_ms: u64 },
+    Granted {
+        amount: u64,
+        period_end_unix_ms: u64,
+    },
     /// Less than needed is left, or nothing. `period_end_unix_ms` is when there will be more.
-    Exhausted { limit: u64, left: u64, period_end_unix_ms: u64 },
+    Exhausted {
+        limit: u64,
+        left: u64,
+        period_end_unix_ms: u64,
+    },
     /// No limit holds.
     Unlimited,
     Done,
@@ -220,7 +227,10 @@ impl Quota {
             return QuotaOutcome::Granted { amount: lease.amount, period_end_unix_ms };
         }
         let left = limit.saturating_sub(self.current.committed());
-        let repeated = self.asked.get(&id.node).is_some_and(|last| last.sequence >= id.sequence && last.incarnation == id.incarnation);
+        let repeated = self
+            .asked
+            .get(&id.node)
+            .is_some_and(|last| last.sequence >= id.sequence && last.incarnation == id.incarnation);
         if repeated {
             return QuotaOutcome::Repeated;
         }
