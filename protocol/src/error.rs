@@ -106,6 +106,7 @@ codes! {
     // 6xxx: configuration and resources.
     InvalidConfig 6001 "F0000" Permanent "the configuration is not valid" "see the named key";
     InvalidResource 6002 "22023" Permanent "a resource is not valid" "see the named field";
+    InvalidPolicy 6003 "22023" Permanent "a policy is not valid" "see the named policy and position";
     // 9xxx: ours.
     Internal 9001 "XX000" Transient "something broke inside the mesh" "please report it with the log lines of the trace id";
 }
