@@ -180,13 +180,10 @@ impl Actor for TestRole {
                     let node = NodeId(node.parse()?);
                     state.ctx.peers()?.call(node, &Role::Policy, who_are_you(""), Duration::from_secs(5)).await
                 }
-                None => Ok(ControlReply::Decision(Decision {
-                    query: request.query,
-                    verdict: Verdict::Permit,
-                    epoch: state.ctx.mesh.state().epoch,
-                    decided_by: state.ctx.node,
-                    tables: request.tables,
-                })),
+                None => {
+                    let epoch = state.ctx.mesh.state().epoch;
+                    Ok(ControlReply::Decision(Decision::plain(request, Verdict::Permit, epoch, state.ctx.node)))
+                }
             },
             Ok(ControlRequest::Cancel { .. }) => panic!("told to panic"),
             Ok(ControlRequest::ObserveQueries) => return Ok(()),

@@ -61,6 +61,9 @@ codes! {
     Denied 2003 "42501" Permanent "policy does not permit the statement" "ask for access to the named tables";
     NoPolicy 2004 "57P03" Transient "no policy actor is alive, so nothing is answered" "wait until the policy role runs again; see system.roles";
     NoDecision 2005 "42501" Permanent "a plan carries no policy decision" "this is a defect: please report it";
+    AddressRefused 2006 "28000" Permanent "the credential may not be used from this address" "connect from a network on the key's allow-list";
+    ScopeMissing 2007 "42501" Permanent "the credential's scopes do not cover this" "use a credential with the named scope";
+    IssuerKeysMissing 2008 "57P03" Transient "the issuer's keys cannot be fetched, so its tokens cannot be checked" "see whether the issuer's key set can be reached from the node";
     // 3xxx: sources and edges.
     NoEdge 3001 "57P03" Transient "no live edge serves the source" "see system.roles and system.sources";
     SourceUnreachable 3002 "08006" Transient "the source cannot be reached from its edge" "check the database and the source's options";
@@ -98,9 +101,12 @@ codes! {
     Memory 5004 "53200" Overload "the query needs more memory than its share" "narrow the statement or raise `limits.query_memory_bytes_max`";
     ShuttingDown 5005 "57P01" Transient "the node is shutting down" "connect to another node";
     DiskFull 5006 "53100" Overload "the disk is full" "free space in the node's data directory";
+    QuotaExceeded 5007 "53400" Permanent "the quota is spent (QUOTA_EXCEEDED)" "wait for the next period, or have the quota raised; see system.usage";
+    AuditUnavailable 5008 "58030" Transient "the audit log cannot be written, so nothing is answered" "see the node's log; `greylag audit verify` checks the files";
     // 6xxx: configuration and resources.
     InvalidConfig 6001 "F0000" Permanent "the configuration is not valid" "see the named key";
     InvalidResource 6002 "22023" Permanent "a resource is not valid" "see the named field";
+    InvalidPolicy 6003 "22023" Permanent "a policy is not valid" "see the named policy and position";
     // 9xxx: ours.
     Internal 9001 "XX000" Transient "something broke inside the mesh" "please report it with the log lines of the trace id";
 }

@@ -6,10 +6,12 @@
 
 pub mod digest;
 pub mod error;
+pub mod filter;
 pub mod frame;
 pub mod ids;
 pub mod ipc;
 pub mod messages;
+pub mod obligation;
 pub mod prefix;
 pub mod principal;
 pub mod schema;

@@ -14,5 +14,5 @@ pub fn decide(node: NodeId, epoch: Epoch, request: DecideRequest) -> Decision {
     } else {
         Verdict::Permit
     };
-    Decision { query: request.query, verdict, epoch, decided_by: node, tables: request.tables }
+    Decision::plain(request, verdict, epoch, node)
 }

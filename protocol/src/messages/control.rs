@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::MeshError,
     ids::{Epoch, JobId, NodeId, QueryId},
+    obligation::{Notice, TableObligation},
     principal::Principal,
     state::Role,
     statement::Progress,
@@ -140,6 +141,20 @@ pub struct Decision {
     pub decided_by: NodeId,
     /// Tables it was asked about: a plan may touch no other.
     pub tables: Vec<TableName>,
+    /// What must be done to the tables' rows and columns, for those to which something must be. Sorted by table.
+    pub obligations: Vec<TableObligation>,
+    /// Ids of the policies that determined the verdict, sorted.
+    pub policies: Vec<String>,
+    /// What policies that do not enforce would have changed.
+    pub notices: Vec<Notice>,
+}
+
+impl Decision {
+    /// Permits or denies the request as it stands, without obligations.
+    pub fn plain(request: DecideRequest, verdict: Verdict, epoch: Epoch, decided_by: NodeId) -> Self {
+        let (obligations, policies, notices) = (vec![], vec![], vec![]);
+        Self { query: request.query, verdict, epoch, decided_by, tables: request.tables, obligations, policies, notices }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

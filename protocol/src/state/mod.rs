@@ -1,8 +1,11 @@
 //! The replicated control state: what every node knows alike, and the commands that change it. How commands are
 //! applied is in `cluster::state`; here are only the words.
 
+mod access;
 mod allowed;
+mod calendar;
 mod command;
+mod quota;
 mod register;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,8 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, MeshId, NodeId, NodeUuid, SourceName};
 
+pub use access::{ApiKey, AuditHead, Network, Scope};
 pub use allowed::{Allowed, AllowedRoles};
+pub use calendar::Period;
 pub use command::{Command, Outcome, RoleChange};
+pub use quota::{Lease, LeaseId, PeriodUse, Quota, QuotaCommand, QuotaKey, QuotaLedger, QuotaOutcome};
 pub use register::{RecentChange, Register, RegisterExpect, RegisterOp, RegisterRequest, Registers};
 
 /// Version of the snapshot format.

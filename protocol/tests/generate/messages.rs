@@ -9,7 +9,9 @@ use std::{
 use arrow::datatypes::Schema;
 use greylag_protocol::{
     AttemptId, Epoch, ErrorCode, JobId, MeshError, MeshId, NodeId, NodeUuid, QueryId, SourceName, SubqueryId, TraceId,
+    filter::{Comparison, FilterNode, FilterValue, LikePart, RowFilter, Term},
     messages::{authority::*, control::*, edge::*, forward::*, health::*, join::*},
+    obligation::{ColumnMask, DateUnit, HiddenColumn, Mask, MaskRule, Notice, NoticeMode, TableObligation},
     prefix::Prefix,
     principal::{Principal, PrincipalKind},
     schema::{Dialect, NativeColumn, SourceSchema, TableSchema, WireSchema},
@@ -153,8 +155,37 @@ impl Each for WireSchema {
         vec![WireSchema(Arc::new(Schema::new(types)))]
     }
 }
+impl Each for char {
+    fn each(_: &mut Dice) -> Vec<Self> {
+        vec!['*', 'å', '\u{1f986}']
+    }
+}
+impl Each for RowFilter {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        let mut nodes = vec![
+            FilterNode::Constant(Roll::roll(dice)),
+            FilterNode::IsNull(Roll::roll(dice)),
+            FilterNode::IsNotNull(Roll::roll(dice)),
+            FilterNode::Compare { op: Roll::roll(dice), left: Roll::roll(dice), right: Roll::roll(dice) },
+            FilterNode::In { column: Roll::roll(dice), values: Roll::roll(dice) },
+            FilterNode::Like { column: Roll::roll(dice), pattern: Roll::roll(dice) },
+        ];
+        let leaves = nodes.len() as u32;
+        let some: Vec<u32> = (0..leaves / 2).collect();
+        nodes.extend([FilterNode::Or(some), FilterNode::Not(leaves)]);
+        nodes.push(FilterNode::And((leaves / 2..leaves).chain([leaves + 1]).collect()));
+        vec![RowFilter::nothing(), RowFilter::try_from(nodes).unwrap()]
+    }
+}
 
 enums! {
+    Comparison { Equal, NotEqual, Less, LessOrEqual }
+    FilterValue { Bool(0), Integer(0), Text(0), Decimal(0), Instant(0) }
+    Term { Column(0), Value(0) }
+    LikePart { Text(0), Any }
+    DateUnit { Hour, Day, Month, Quarter, Year }
+    Mask { Truncate(0), Partial { first, last, fill }, Hash, Full, Redact(0), Null }
+    NoticeMode { Warn, Log }
     PrincipalKind { Person, Agent, Service }
     Action { Select, Describe, Explain, Manage }
     Verdict { Permit, Deny { reason } }
@@ -218,7 +249,12 @@ structs! {
     AttemptId { subquery, partition, attempt }
     TableName { source, schema, table }
     DecideRequest { query, principal, action, tables }
-    Decision { query, verdict, epoch, decided_by, tables }
+    Decision { query, verdict, epoch, decided_by, tables, obligations, policies, notices }
+    TableObligation { table, filter, masks, hidden, policies }
+    HiddenColumn { column, policies }
+    ColumnMask { column, rules }
+    MaskRule { mask, when, policies }
+    Notice { mode, policies, change }
     QueryRow {
         query, coordinator, principal, door, state, sql, started_unix_ms, admission_us, decision_us, planning_us,
         execution_us, rows, restarts, error,
@@ -277,7 +313,9 @@ macro_rules! for_each_message {
         use greylag_protocol::{
             MeshError,
             frame::FrameKind,
-            messages::{authority::*, control::*, edge::*, forward::*, health::*, join::*},
+            filter::{Comparison, FilterNode, FilterValue, LikePart, RowFilter, Term},
+    messages::{authority::*, control::*, edge::*, forward::*, health::*, join::*},
+    obligation::{ColumnMask, DateUnit, HiddenColumn, Mask, MaskRule, Notice, NoticeMode, TableObligation},
             state::{Command, ControlState, Outcome},
         };
         use $crate::generate::messages::Each;

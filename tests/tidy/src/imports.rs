@@ -5,18 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{assert_none, files, root};
 
 /// For each of our crates, our crates that it may depend on. `greylag-features` is open to all above the engine.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("greylag-protocol", &[]),
     ("greylag-features", &[]),
     ("greylag-config", &["greylag-protocol"]),
     ("greylag-cluster", &["greylag-protocol", "greylag-config"]),
-    ("greylag-actors", &["greylag-protocol", "greylag-config", "greylag-cluster"]),
+    ("greylag-governance", &["greylag-protocol"]),
+    ("greylag-actors", &["greylag-protocol", "greylag-config", "greylag-cluster", "greylag-governance"]),
     ("greylag-engine", &["greylag-features", "greylag-protocol", "greylag-actors"]),
     (
         "greylag-connectors",
         &["greylag-features", "greylag-protocol", "greylag-config", "greylag-actors", "greylag-engine"],
     ),
-    ("greylag-gateways", &["greylag-protocol"]),
+    ("greylag-gateways", &["greylag-protocol", "greylag-governance"]),
     ("greylag", &["*"]),
     (
         "greylag-simulations",
@@ -25,6 +26,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
             "greylag-protocol",
             "greylag-config",
             "greylag-cluster",
+            "greylag-governance",
             "greylag-actors",
             "greylag-engine",
             "greylag-connectors",
@@ -39,11 +41,12 @@ const WITH_DATAFUSION: [&str; 5] =
     ["greylag-engine", "greylag-connectors", "greylag", "greylag-simulations", "greylag-tests"];
 
 /// Foreign crates that only these of our crates may use.
-const ONLY_IN: [(&str, &[&str]); 5] = [
+const ONLY_IN: [(&str, &[&str]); 6] = [
     ("bincode", &["greylag-protocol"]),
     ("openraft", &["greylag-cluster", "greylag-simulations"]),
     ("ractor_cluster", &["greylag-actors"]),
-    ("jsonwebtoken", &["greylag-gateways"]),
+    ("jsonwebtoken", &["greylag-gateways", "greylag-governance"]),
+    ("cedar-policy", &["greylag-governance"]),
     ("turmoil", &["greylag-simulations"]),
 ];
 

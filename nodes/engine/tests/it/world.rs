@@ -169,8 +169,8 @@ pub fn permit(tables: Vec<TableName>) -> Permit {
     let query = QueryId(uuid::Uuid::from_u128(1));
     let principal =
         Principal { id: "ada".into(), kind: PrincipalKind::Person, roles: vec![], attributes: BTreeMap::new() };
-    let asked = DecideRequest { query, principal, action: Action::Select, tables: tables.clone() };
-    let decision = Decision { query, verdict: Verdict::Permit, epoch: Epoch(1), decided_by: NodeId(1), tables };
+    let asked = DecideRequest { query, principal, action: Action::Select, tables };
+    let decision = Decision::plain(asked.clone(), Verdict::Permit, Epoch(1), NodeId(1));
     policy::port::permit(&asked, decision).unwrap()
 }
 

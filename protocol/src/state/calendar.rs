@@ -1,0 +1,108 @@
+//! Periods of time that quotas count in, in UTC. No clock: the moment comes in.
+//!
+//! Months are found by the civil calendar (H. Hinnant, "chrono-compatible low-level date algorithms").
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Period {
+    Hour,
+    Day,
+    Month,
+}
+
+impl Period {
+    /// First millisecond of the period that holds this moment, and the first after it.
+    pub fn span(self, unix_ms: u64) -> (u64, u64) {
+        let whole = |length: u64| {
+            let start = unix_ms - unix_ms % length;
+            (start, start.saturating_add(length))
+        };
+        match self {
+            Period::Hour => whole(HOUR_MS),
+            Period::Day => whole(DAY_MS),
+            Period::Month => {
+                let (year, month) = civil_month(unix_ms / DAY_MS);
+                let (next_year, next_month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+                let ms = |year, month| first_day(year, month).saturating_mul(DAY_MS);
+                (ms(year, month), ms(next_year, next_month))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Period::Hour => "hour",
+            Period::Day => "day",
+            Period::Month => "month",
+        })
+    }
+}
+
+/// Days from 0000-03-01 to 1970-01-01.
+const EPOCH_SHIFT_DAYS: u64 = 719_468;
+/// Days of 400 years.
+const ERA_DAYS: u64 = 146_097;
+
+/// Year and month (1-12) of a day since 1970-01-01.
+fn civil_month(days: u64) -> (u64, u64) {
+    let shifted = days + EPOCH_SHIFT_DAYS;
+    let era = shifted / ERA_DAYS;
+    let day_of_era = shifted % ERA_DAYS;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month)
+}
+
+/// First day of a month, since 1970-01-01.
+fn first_day(year: u64, month: u64) -> u64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year / 400;
+    let year_of_era = year % 400;
+    let march_month = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * march_month + 2) / 5;
+    era * ERA_DAYS + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - EPOCH_SHIFT_DAYS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn months_are_those_of_the_calendar() {
+        // 2024-02-29T12:00:00Z is in a leap February; 2100 is no leap year.
+        let cases = [
+            (0, 0, 31),
+            (1_709_208_000_000, 19_754, 29),
+            (1_735_689_599_999, 20_058, 31),
+            (4_105_900_800_000, 47_513, 28),
+        ];
+        for (at, first_day, days) in cases {
+            let (start, end) = Period::Month.span(at);
+            assert_eq!((start / DAY_MS, (end - start) / DAY_MS), (first_day, days), "{at}");
+        }
+    }
+
+    #[test]
+    fn periods_meet_without_gap() {
+        for period in [Period::Hour, Period::Day, Period::Month] {
+            let mut at = 0;
+            for _ in 0..5000 {
+                let (start, end) = period.span(at);
+                assert_eq!(start, at, "{period}");
+                assert_eq!(period.span(end - 1), (start, end));
+                at = end;
+            }
+        }
+    }
+}
