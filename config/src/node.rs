@@ -78,7 +78,7 @@ pub struct Timing {
     pub idle_timeout_ms: u64,
     /// Time that a voter which is down has to come back before its seat goes to another member.
     pub voter_grace_ms: u64,
-    /// Time that queries under way have to end on a node that drains, before its roles are taken from it.
+    /// Longest time that queries under way have to end on a node that drains, before its roles are taken from it.
     pub drain_grace_ms: u64,
     /// Longest a statement may take when its client sets no limit.
     pub statement_timeout_ms: u64,
