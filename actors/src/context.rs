@@ -21,6 +21,7 @@ use crate::{
     },
     peers::Peers,
     planner::port::QueryEngine,
+    rest::Work,
     tree::ActorTree,
 };
 
@@ -72,6 +73,8 @@ pub struct NodeCtx {
     pub spill: Arc<SpillSpace>,
     /// Answers of this node's edges that wait for their coordinators.
     pub parking: Arc<Parking>,
+    /// What runs in the roles of this node.
+    pub work: Work,
     /// Fires when the node shuts down. Tasks that are no actors end on it.
     pub stopping: CancellationToken,
     pub(crate) peers: OnceLock<Arc<dyn Peers>>,

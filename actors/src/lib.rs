@@ -20,6 +20,7 @@ pub mod planner;
 pub mod policy;
 mod reach;
 mod recut;
+pub mod rest;
 pub mod supervision;
 pub mod task;
 pub mod tree;

@@ -7,7 +7,8 @@
 //! ├── edge-door    edge calls of other nodes
 //! ├── roles        coordinator, planner, policy, edge/…: never gives up, only slows down
 //! ├── placement    starts and stops what is under `roles`
-//! └── reach        whether this node reaches the sources of its edges
+//! ├── reach        whether this node reaches the sources of its edges
+//! └── rest         in which roles nothing runs any more, while this node drains
 //! ```
 //!
 //! INVARIANT: after `shutdown` nothing of the node runs or holds its context.
@@ -34,6 +35,7 @@ use crate::{
     placement::{ROLES, Reconciler, RoleSpecs},
     planner::{self, port::QueryEngine},
     policy, reach,
+    rest::{self, Work},
     supervision::{Budget, ChildSpec, Strategy, Supervisor, SupervisorRef},
 };
 
@@ -107,7 +109,9 @@ impl Node {
         let placement = ChildSpec::task(&ctx.home, "placement", move || reconciler.clone().run());
         let looking = ctx.clone();
         let reach = ChildSpec::task(&ctx.home, "reach", move || reach::watch(looking.clone()));
-        let children = [vec![peers_spec], services, vec![roles, placement, reach]].concat();
+        let resting = ctx.clone();
+        let rest = ChildSpec::task(&ctx.home, "rest", move || rest::watch(resting.clone()));
+        let children = [vec![peers_spec], services, vec![roles, placement, reach, rest]].concat();
         let root =
             Supervisor::spawn(&ctx.home, "node", Strategy::RestForOne, Budget::endless(), children, None).await?;
         Ok(Self { ctx, root })
@@ -171,6 +175,7 @@ pub(crate) fn context(parts: &NodeParts) -> Arc<NodeCtx> {
         secrets: parts.secrets.clone(),
         bearer: parts.bearer.clone(),
         directory: RoleDirectory::new(),
+        work: Work::default(),
         stopping: CancellationToken::new(),
         peers: std::sync::OnceLock::new(),
     })

@@ -2,18 +2,29 @@
 //! disk, and where blocking work goes. Production code is given [`Seams::real`]; nothing below asks for the real
 //! thing behind their back.
 
-use std::{fmt::Debug, io, net::SocketAddr, path::PathBuf, pin::Pin, sync::Arc};
+use std::{
+    any::Any,
+    fmt::Debug,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+};
 
 use quinn::AsyncUdpSocket;
+use tokio::sync::mpsc;
 
 mod clock;
 mod disk;
+mod neighbours;
 mod scratch;
 mod sockets;
 mod work;
 
 use clock::SystemClock;
 use disk::DataDir;
+use neighbours::MulticastDns;
 pub use scratch::MemoryScratch;
 use scratch::ScratchDir;
 use sockets::UdpSockets;
@@ -42,6 +53,54 @@ pub trait SocketFactory: Debug + Send + Sync + 'static {
     async fn probe(&self, _address: SocketAddr) -> Probe {
         Probe::Unknown
     }
+}
+
+/// Those on the local network, where this node may announce itself and hear others do so. Anybody there may say
+/// anything. The default is a place without neighbours.
+pub trait Neighbourhood: Debug + Send + Sync + 'static {
+    /// Announces and listens until what is returned is dropped. Called within a runtime.
+    fn enter(&self, _beacon: Option<Beacon>) -> io::Result<Neighbours> {
+        let (nobody, heard) = mpsc::channel(1);
+        Ok(Neighbours { heard, presence: Box::new(nobody) })
+    }
+}
+
+/// Nobody else is there.
+#[derive(Debug)]
+pub struct Alone;
+
+impl Neighbourhood for Alone {}
+
+/// What a node announces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beacon {
+    /// One of its own for each node.
+    pub instance: String,
+    /// All of the machine's if there is none.
+    pub ip: Option<IpAddr>,
+    pub port: u16,
+    pub properties: Vec<(String, String)>,
+}
+
+/// Keys and values of an announcement, as somebody has sent them.
+pub type Properties = Vec<(String, Vec<u8>)>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// Somebody is there, or says something else than before.
+    Here {
+        instance: String,
+        properties: Properties,
+    },
+    Gone {
+        instance: String,
+    },
+}
+
+/// What is heard, and this node's own presence, which ends with it.
+pub struct Neighbours {
+    pub heard: mpsc::Receiver<Notice>,
+    pub presence: Box<dyn Any + Send + Sync>,
 }
 
 /// What a look from outside says of the process at an address.
@@ -102,6 +161,7 @@ pub trait QuerySpawner: Debug + Send + Sync + 'static {
 pub struct Seams {
     pub clock: Arc<dyn Clock>,
     pub sockets: Arc<dyn SocketFactory>,
+    pub neighbourhood: Arc<dyn Neighbourhood>,
     pub disk: Arc<dyn Disk>,
     pub scratch: Arc<dyn Scratch>,
     pub blocking: Arc<dyn Blocking>,
@@ -116,6 +176,7 @@ impl Seams {
         Ok(Self {
             clock: Arc::new(SystemClock),
             sockets: Arc::new(UdpSockets),
+            neighbourhood: Arc::new(MulticastDns),
             scratch: Arc::new(ScratchDir(data_dir.join(scratch::FOLDER))),
             disk: Arc::new(DataDir::open(data_dir)?),
             blocking: Arc::new(BlockingThreads),

@@ -27,6 +27,7 @@ pub struct NodeConfig {
     pub seeds: Vec<String>,
     /// Nodes that found the mesh together.
     pub expect: u32,
+    pub discovery: Discovery,
     /// Reference (`env:NAME`, `file:/path`) or the token itself.
     pub join_token: Option<String>,
     pub labels: BTreeMap<String, String>,
@@ -38,6 +39,14 @@ pub struct NodeConfig {
     pub dev: bool,
     pub limits: Limits,
     pub timing: Timing,
+}
+
+/// Where a node looks for others, besides its seeds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Discovery {
+    /// Announces this node on the local network by multicast DNS, and asks whoever does so as if it were a seed.
+    pub mdns: bool,
 }
 
 /// Named bounds. Every queue, cache, frame and retry loop has one.
@@ -78,7 +87,7 @@ pub struct Timing {
     pub idle_timeout_ms: u64,
     /// Time that a voter which is down has to come back before its seat goes to another member.
     pub voter_grace_ms: u64,
-    /// Time that queries under way have to end on a node that drains, before its roles are taken from it.
+    /// Longest time that queries under way have to end on a node that drains, before its roles are taken from it.
     pub drain_grace_ms: u64,
     /// Longest a statement may take when its client sets no limit.
     pub statement_timeout_ms: u64,
@@ -102,6 +111,7 @@ impl Default for NodeConfig {
             advertise: None,
             seeds: Vec::new(),
             expect: 1,
+            discovery: Discovery::default(),
             join_token: None,
             labels: BTreeMap::new(),
             flight: None,
@@ -160,11 +170,11 @@ impl NodeConfig {
         if self.expect == 0 {
             return wrong("`expect` must be at least 1".into());
         }
-        if self.expect > 1 && self.seeds.is_empty() {
+        if self.expect > 1 && self.seeds.is_empty() && !self.discovery.mdns {
             return wrong(format!("`expect` is {} but `seeds` is empty", self.expect));
         }
-        if self.dev && (self.expect > 1 || !self.seeds.is_empty()) {
-            return wrong("`dev` is a mesh of one: it takes no `seeds` and no `expect`".into());
+        if self.dev && (self.expect > 1 || !self.seeds.is_empty() || self.discovery.mdns) {
+            return wrong("`dev` is a mesh of one: it takes no `seeds`, no `expect` and no `discovery.mdns`".into());
         }
         if self.dev && !self.listen.ip().is_loopback() {
             return wrong("`dev` listens on loopback only: see `listen`".into());
@@ -179,6 +189,12 @@ impl NodeConfig {
         }
         self.timing.validate()?;
         self.limits.validate()
+    }
+
+    /// Whether it is a mesh of one without having to look for anybody. Who looks around may found one with others, or
+    /// join one; that it has found nobody yet tells nothing.
+    pub fn is_alone(&self) -> bool {
+        self.dev || (self.seeds.is_empty() && self.expect == 1 && !self.discovery.mdns)
     }
 
     /// `host:port` under which others reach this node.

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use greylag_protocol::{
-    ErrorCode, JobId, MeshError, NodeId, QueryId, Result,
+    ErrorCode, JobId, MeshError, QueryId, Result,
     messages::control::{ControlReply, ControlRequest},
     prefix::Prefix,
     state::Role,
@@ -66,8 +66,7 @@ impl Statements {
     /// GL5005 on a node that drains, while another coordinates: what has begun here may end, and nothing begins.
     fn check_stays(&self) -> Result<()> {
         let (state, me) = (self.ctx.mesh.state(), self.ctx.node);
-        let stays = |node: &NodeId| *node != me && !state.draining.contains(node);
-        if state.draining.contains(&me) && state.live_holders(&Role::Coordinator).iter().any(stays) {
+        if state.draining.contains(&me) && state.others_stay(me, &Role::Coordinator) {
             return Err(MeshError::new(ErrorCode::ShuttingDown, "the node drains").at_node(me));
         }
         Ok(())
@@ -86,6 +85,7 @@ impl Statements {
             return Err(MeshError::new(ErrorCode::Syntax, message));
         }
         self.check_stays()?;
+        let busy = self.ctx.work.begin(Role::Coordinator).map_err(|error| error.at_node(self.ctx.node))?;
         let coordinator = self.coordinator().await?;
         let standard = Duration::from_millis(self.ctx.timing.statement_timeout_ms);
         let time = session.options.timeout.unwrap_or(standard).min(TIMEOUT_MAX);
@@ -99,6 +99,7 @@ impl Statements {
             parameters,
             deadline: Instant::now() + time,
             announce,
+            busy,
         };
         let cell = coordinator.cell.clone();
         let (actor, _) = Actor::spawn_linked(None, QueryActor, (coordinator, job), cell).await.map_err(|error| {

@@ -4,7 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use greylag_protocol::{ErrorCode, MeshError, Result, SourceName, prefix::Prefix, schema::SourceSchema, state::Source};
+use greylag_protocol::{
+    ErrorCode, MeshError, Result, SourceName,
+    prefix::Prefix,
+    schema::SourceSchema,
+    state::{Role, Source},
+};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep_until, timeout},
@@ -145,6 +150,7 @@ impl LocalEdge for Desk {
         let cancel = CancelOnDrop::new(self.stop.child_token());
         let token = cancel.token();
         let schema = subquery.schema.clone();
+        let busy = self.ctx.work.begin(Role::Edge(self.source.clone())).map_err(|error| self.named(error))?;
         let opening = async {
             let slot = self.slot().await?;
             let connector = self.connector().await?;
@@ -167,7 +173,7 @@ impl LocalEdge for Desk {
         // What comes after the key has nothing to be left out of it.
         let resume = if answer.after_key { Prefix::default() } else { subquery.resume };
         let wanted = Wanted { schema, batch_rows: subquery.batch_rows, resume };
-        let rows = Box::pin(EdgeStream::new(answer.rows, wanted, deadline, owner, cancel, slot));
+        let rows = Box::pin(EdgeStream::new(answer.rows, wanted, deadline, owner, cancel, (slot, busy)));
         Ok(EdgeRows { rows, ..answer })
     }
 

@@ -16,7 +16,7 @@ use greylag_protocol::{
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
-use crate::{recut::Recutter, turnstile::Slot};
+use crate::{recut::Recutter, rest::Busy, turnstile::Slot};
 
 /// Fires its token when dropped, unless all went well.
 pub struct CancelOnDrop {
@@ -62,7 +62,7 @@ pub struct EdgeStream {
     owner: (SourceName, NodeId),
     /// Dropped before the slot is given back.
     cancel: CancelOnDrop,
-    _slot: Slot,
+    _held: (Slot, Busy),
 }
 
 impl EdgeStream {
@@ -72,7 +72,7 @@ impl EdgeStream {
         deadline: Instant,
         owner: (SourceName, NodeId),
         cancel: CancelOnDrop,
-        slot: Slot,
+        held: (Slot, Busy),
     ) -> Self {
         Self {
             rows: Some(rows),
@@ -83,7 +83,7 @@ impl EdgeStream {
             stopped: Box::pin(cancel.token().cancelled_owned()),
             owner,
             cancel,
-            _slot: slot,
+            _held: held,
         }
     }
 

@@ -65,17 +65,23 @@ struct World {
 
 impl World {
     async fn start(nodes: usize, rows: u64, limits: Limits) -> Self {
-        Self::start_with(nodes, rows, limits, None).await
+        Self::start_with(nodes, rows, limits, 2_000, None).await
     }
 
-    /// As `start`, but the edge door of one of the nodes is the test's.
-    async fn start_with(nodes: usize, rows: u64, limits: Limits, impostor: Option<(usize, Streams)>) -> Self {
+    /// As `start`, with another grace of drains, and the edge door of one of the nodes is the test's, if so asked.
+    async fn start_with(
+        nodes: usize,
+        rows: u64,
+        limits: Limits,
+        drain_grace_ms: u64,
+        impostor: Option<(usize, Streams)>,
+    ) -> Self {
         let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(nodes));
         let source = FakeSource::new(rows);
         let meshes = (0..nodes).map(|which| {
             let mut config = config(dir.path(), &ports, which);
             config.labels.insert("edge".into(), if which > 0 { "yes" } else { "no" }.into());
-            config.timing.drain_grace_ms = 2_000;
+            config.timing.drain_grace_ms = drain_grace_ms;
             if nodes == 1 {
                 (config.dev, config.seeds) = (true, Vec::new());
                 config.labels.insert("edge".into(), "yes".into());

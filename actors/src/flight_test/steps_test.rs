@@ -341,6 +341,33 @@ async fn a_node_that_drains_ends_its_queries_and_then_holds_no_role_and_takes_th
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_leaves_a_node_that_drains_as_soon_as_nothing_runs_in_it() {
+    // Nobody waits for this to be over.
+    let grace_ms = 3_600_000;
+    let world = World::start_with(3, 30_000, window(10_000), grace_ms, None).await;
+    world.apply("a", 1).await;
+    let edge = Role::Edge(SourceName::new("a").unwrap());
+    let (from, to) = if world.node(0).ctx().mesh.state().holds(world.id(1), &edge) { (1, 2) } else { (2, 1) };
+    let (statements, node) = (world.statements(), world.id(from));
+    // One statement runs at another node and reads from this one's edge, which has no more for it.
+    world.source.tell(from, Act::HangAfter(20_000));
+    let mut begun = statements.execute(&anybody(), "stream a", None).await.unwrap();
+    begun.batches.next().await.unwrap().unwrap();
+    statements.admin(&admin(), AdminCall::DrainNode { node }).await.unwrap();
+    let held = || world.node(0).ctx().mesh.state().roles_of(node);
+    let used = vec![edge.clone()];
+    until("only what is used stays", || held() == used).await;
+    until("the edge has a successor", || world.node(to).ctx().directory.actor(&edge).is_some()).await;
+    assert_eq!(multiset(&world.rows(&anybody(), "stream a").await.unwrap()), whole(30_000, 1));
+    assert_eq!(held(), used);
+    drop(begun);
+    until("nothing is used any more", || held().is_empty()).await;
+    until("nothing runs", || world.node(from).ctx().directory.roles().is_empty()).await;
+    drop(statements);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn system_tables_tell_of_every_node() {
     let world = World::with_edges(1, 300, Limits::default()).await;
     world.rows(&anybody(), "stream a").await.unwrap();

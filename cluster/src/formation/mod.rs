@@ -7,6 +7,7 @@
 //! | `roster` | who has been heard of |
 //! | `seek`, `ask` | asking the seeds |
 //! | `desk` | being asked |
+//! | `hints` | where else to ask: what neighbours say of themselves |
 //! | `founding` | what the founder does |
 //! | `admission` | what a member does for a joiner |
 //! | `restore` | a lost mesh made anew from a snapshot |
@@ -21,6 +22,7 @@ mod core;
 mod core_test;
 mod desk;
 mod founding;
+pub(crate) mod hints;
 mod restore;
 mod roster;
 mod seek;
@@ -28,6 +30,7 @@ mod seek;
 pub(crate) use admission::Admissions;
 pub(crate) use desk::JoinDesk;
 pub(crate) use founding::{FoundingDesk, found, mint};
+pub(crate) use hints::Hints;
 pub use restore::{Restored, restore};
 pub(crate) use roster::FOUNDERS_MAX;
 pub(crate) use seek::{Seeker, Sought};

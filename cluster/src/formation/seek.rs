@@ -14,10 +14,10 @@ use greylag_protocol::{
     messages::join::{Candidate, Enrolment, JoinBody, JoinReplyBody, JoinToken},
 };
 use rustls::pki_types::CertificateDer;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
-    JoinDesk,
+    Hints, JoinDesk,
     ask::{Asker, Reply},
     core::{self, Answer, Step, Verdict},
     roster::Roster,
@@ -38,11 +38,17 @@ const ASK_PAUSE: Duration = Duration::from_millis(250);
 const NEWS_PAUSE: Duration = Duration::from_millis(15);
 /// Between two lines of progress; also how long an answer of the name service is believed.
 const PROGRESS: Duration = Duration::from_secs(3);
+/// Who looks around among its neighbours does so at least this long before it founds a mesh: a query by multicast, which
+/// may be lost, is repeated after one second and again after two more.
+const LOOK_AROUND: Duration = Duration::from_secs(4);
+/// Addresses heard of from neighbours that one search asks.
+const HINTED_MAX: usize = 256;
 /// Most nodes asked for one enrolment.
 const ENROL_TRIES_MAX: usize = 32;
 
 pub(crate) struct Seeker {
     pub seeds: Vec<String>,
+    pub hints: Option<Hints>,
     pub me: Candidate,
     pub token: JoinToken,
     pub endpoint: Endpoint,
@@ -69,6 +75,9 @@ struct Search {
     resolved: BTreeMap<String, Vec<SocketAddr>>,
     /// Everybody asked, with the last answer.
     answers: BTreeMap<SocketAddr, Option<Answer>>,
+    /// Those of whom only neighbours have told. Anybody can be a neighbour.
+    hinted: BTreeSet<SocketAddr>,
+    since: Instant,
     jitter: Jitter,
 }
 
@@ -81,8 +90,9 @@ impl Seeker {
         self.endpoint.serve_fresh()?;
         let asker = Arc::new(Asker::new(self.endpoint.clone(), self.token.clone())?);
         let jitter = Jitter::new(self.seed);
-        let (resolved, answers) = (BTreeMap::new(), BTreeMap::new());
-        Search { seeker: self, asker, roster, resolved, answers, jitter }.run().await
+        let (resolved, answers, hinted) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let since = Instant::now();
+        Search { seeker: self, asker, roster, resolved, answers, hinted, since, jitter }.run().await
     }
 }
 
@@ -90,6 +100,7 @@ impl Search {
     async fn run(mut self) -> Result<Sought> {
         let mut questions: FuturesUnordered<Question> = FuturesUnordered::new();
         let mut news = self.roster.watch();
+        let mut hints = self.seeker.hints.as_ref().map(Hints::watch);
         let mut progress = tokio::time::interval_at(Instant::now() + PROGRESS, PROGRESS);
         loop {
             for target in self.new_targets().await {
@@ -107,6 +118,7 @@ impl Search {
                 changed = news.changed() => {
                     changed.map_err(|_| MeshError::internal("the roster is gone"))?;
                 }
+                () = heard_of(&mut hints) => {}
                 _ = progress.tick() => {
                     self.report();
                     self.resolved.clear();
@@ -118,9 +130,11 @@ impl Search {
     /// Addresses of seeds and candidates that have not been asked so far.
     async fn new_targets(&mut self) -> Vec<SocketAddr> {
         let candidates = self.roster.known().into_values().filter(|c| !c.outbound_only).map(|c| c.address);
-        let names: Vec<String> = self.seeker.seeds.iter().cloned().chain(candidates).collect();
+        let told: Vec<String> = self.seeker.seeds.iter().cloned().chain(candidates).collect();
+        let hinted = self.seeker.hints.as_ref().map(Hints::addresses).unwrap_or_default();
+        let names = told.into_iter().map(|name| (name, false)).chain(hinted.into_iter().map(|name| (name, true)));
         let mut new = Vec::new();
-        for name in names {
+        for (name, is_hint) in names {
             if !self.resolved.contains_key(&name) {
                 // What cannot be resolved now is tried again after the next line of progress.
                 let found = self.seeker.endpoint.resolve(&name).await.unwrap_or_else(|error| {
@@ -130,9 +144,17 @@ impl Search {
                 self.resolved.insert(name.clone(), found);
             }
             for target in self.resolved.get(&name).into_iter().flatten() {
+                if !is_hint {
+                    self.hinted.remove(target);
+                } else if self.hinted.len() >= HINTED_MAX {
+                    break;
+                }
                 if let std::collections::btree_map::Entry::Vacant(entry) = self.answers.entry(*target) {
                     entry.insert(None);
                     new.push(*target);
+                    if is_hint {
+                        self.hinted.insert(*target);
+                    }
                 }
             }
         }
@@ -169,12 +191,20 @@ impl Search {
             Err(error) if core::is_final(&error) => Answer::Refused { error, proven: false },
             Err(error) => Answer::Silent(error),
         };
+        // A neighbour that does not know the token refuses nothing: it has nothing to say.
+        let answer = match answer {
+            Answer::Refused { error, proven: false } if self.hinted.contains(&target) => Answer::Silent(error),
+            answer => answer,
+        };
         self.answers.insert(target, Some(answer));
     }
 
     async fn consider(&mut self) -> Result<Option<Sought>> {
         let me = self.roster.me();
-        match core::judge(me.uuid, self.answers.values().map(Option::as_ref)) {
+        let counts =
+            |(target, answer): &(&SocketAddr, &Option<Answer>)| answer.is_some() || !self.hinted.contains(target);
+        let answers = self.answers.iter().filter(counts).map(|(_, answer)| answer.as_ref());
+        match core::judge(me.uuid, answers) {
             Verdict::Fail(error) => Err(error),
             Verdict::Join { mesh } => {
                 let enrolled = self.enrol(mesh).await?;
@@ -185,14 +215,23 @@ impl Search {
                 Ok(enrolled.map(Sought::Enrolled))
             }
             Verdict::None => match core::decide(&me, &self.roster.known(), self.is_alone(&me)) {
+                Step::Found(_) if self.looks_around() => Ok(None),
                 Step::Found(members) => Ok(Some(Sought::Founder(members))),
                 Step::Follow(_) | Step::WaitForPeers { .. } | Step::WaitForAgreement => Ok(None),
             },
         }
     }
 
-    /// Whether every seed is this node itself.
+    /// Whether neighbours that are there may not have been heard of yet.
+    fn looks_around(&self) -> bool {
+        self.seeker.hints.is_some() && self.since.elapsed() < LOOK_AROUND
+    }
+
+    /// Whether there are seeds and every one is this node itself.
     fn is_alone(&self, me: &Candidate) -> bool {
+        if self.seeker.seeds.is_empty() {
+            return false;
+        }
         let mut seeds = self.seeker.seeds.iter().map(|seed| self.resolved.get(seed).filter(|found| !found.is_empty()));
         let is_me = |target: &SocketAddr| self.answers.get(target) == Some(&Some(Answer::Fresh(me.uuid)));
         seeds.all(|found| found.is_some_and(|targets| targets.iter().all(is_me)))
@@ -282,5 +321,16 @@ impl Search {
                 tracing::warn!(%seed, %error, "a seed does not help");
             }
         }
+    }
+}
+
+/// Resolves when neighbours have said something; never without any.
+async fn heard_of(hints: &mut Option<watch::Receiver<()>>) {
+    let heard = match hints {
+        Some(hints) => hints.changed().await.is_ok(),
+        None => false,
+    };
+    if !heard {
+        std::future::pending().await
     }
 }

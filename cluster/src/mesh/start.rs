@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Alive, Inner, Mesh, MeshStart, Proposer, settle};
 use crate::{
     custody::{AuthorityDesk, Renewal, Rotor, Succession, credentials},
-    formation::{Admissions, FOUNDERS_MAX, FoundingDesk, JoinDesk, Seeker, Sought, found, mint},
+    formation::{Admissions, FOUNDERS_MAX, FoundingDesk, Hints, JoinDesk, Seeker, Sought, found, hints, mint},
     health::{self, Gatherer, Stalls},
     identity::{
         Keyring, NodeKey,
@@ -41,6 +41,8 @@ struct Arrival {
     endpoint: Endpoint,
     address: String,
     desk: Arc<JoinDesk>,
+    /// Where to look besides the seeds, if that is asked for.
+    hints: Option<Hints>,
     members: Arc<OnceLock<Arc<Switchboard>>>,
     alive: Alive,
 }
@@ -75,7 +77,14 @@ impl Arrival {
         let accepting = accept_all(endpoint.clone(), desk.clone(), members.clone());
         tokio::spawn(alive.stop.clone().run_until_cancelled_owned(accepting));
         let key = Arc::new(key);
-        Ok(Self { config, seams, store, uuid, key, token, endpoint, address, desk, members, alive })
+        let hints = config.discovery.mdns.then(|| Hints::new(&config.mesh, &address));
+        if let Some(hints) = &hints {
+            let dialled = !config.outbound_only;
+            let beacon = dialled.then(|| hints::beacon(&config.mesh, uuid, &config.name, &address)).flatten();
+            let gathering = hints.clone().gather(seams.neighbourhood.clone(), beacon);
+            tokio::spawn(alive.stop.clone().run_until_cancelled_owned(gathering));
+        }
+        Ok(Self { config, seams, store, uuid, key, token, endpoint, address, desk, hints, members, alive })
     }
 
     async fn find_place(&self) -> Result<Place> {
@@ -92,8 +101,7 @@ impl Arrival {
     }
 
     async fn seek(&self) -> Result<Place> {
-        let alone = self.config.dev || (self.config.seeds.is_empty() && self.config.expect == 1);
-        let (members, token) = if alone {
+        let (members, token) = if self.config.is_alone() {
             (vec![self.candidate()], None)
         } else {
             let token = self.token.clone().ok_or_else(|| {
@@ -102,6 +110,7 @@ impl Arrival {
             })?;
             let seeker = Seeker {
                 seeds: self.config.seeds.clone(),
+                hints: self.hints.clone(),
                 me: self.candidate(),
                 token: token.clone(),
                 endpoint: self.endpoint.clone(),
@@ -297,8 +306,7 @@ fn advertised(config: &NodeConfig, endpoint: &Endpoint) -> Result<String> {
         return Ok(address.clone());
     }
     let address = endpoint.local_address()?;
-    let alone = config.seeds.is_empty() && config.expect == 1;
-    if address.ip().is_unspecified() && !alone && !config.outbound_only {
+    if address.ip().is_unspecified() && !config.is_alone() && !config.outbound_only {
         let message = format!("`listen` = `{}` is no address that others could dial: set `advertise`", config.listen);
         return Err(MeshError::new(ErrorCode::InvalidConfig, message));
     }

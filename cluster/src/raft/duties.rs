@@ -43,7 +43,7 @@ pub(super) struct Sight<'a> {
     /// Out of contact for so long that their seats as voters go to others.
     pub lost: &'a BTreeSet<NodeId>,
     pub now_unix_ms: u64,
-    /// Time that queries under way have to end on a node that drains.
+    /// Longest time that queries under way have to end on a node that drains.
     pub drain_grace_ms: u64,
     /// This node's disk takes no more of the log.
     pub disk_refuses: bool,
@@ -85,11 +85,15 @@ pub(super) fn duties(sight: &Sight<'_>) -> Vec<Duty> {
 }
 
 /// Whether a role is to stay for a while with a node that drains, for the queries that it serves. What nobody wants any
-/// more goes at once, and so does what a node holds that is down.
+/// more goes at once, and so does what a node holds that is down, or that it does nothing in while others hold it.
 fn has_time(sight: &Sight<'_>, change: &RoleChange) -> bool {
     let Some(member) = sight.state.member(change.node) else { return false };
     let wanted = change.role == Role::Planner || sight.state.wanted.contains_key(&change.role);
     if change.held || !wanted || member.status != MemberStatus::Draining {
+        return false;
+    }
+    let rests = sight.state.resting.get(&change.node).is_some_and(|roles| roles.contains(&change.role));
+    if rests && sight.state.others_stay(change.node, &change.role) {
         return false;
     }
     // A start that lies ahead is another clock's, by which nobody waits longer than once.

@@ -8,9 +8,12 @@ use greylag_protocol::{
     state::{Command, ControlState, MemberStatus, Role, RoleChange, RoleCount, RoleWanted, Rotation, Unreached},
 };
 
+use proptest::prelude::*;
+
 use super::duties::{Duty, LogMembership, Sight, duties};
 use crate::{
     identity::certificate::fingerprint,
+    placement::NODE_LABEL,
     state::{apply, fixture::form},
 };
 
@@ -195,6 +198,98 @@ fn queries_have_time_to_end_on_a_node_that_drains() {
     scene.drain(2);
     since(&mut scene, 8);
     assert_eq!(assigned(&scene), Some(vec![(2, false)]));
+}
+
+#[test]
+fn a_role_in_which_nothing_runs_goes_once_another_holds_it() {
+    let taken = |scene: &Scene| {
+        let assign = |duty| match duty {
+            Duty::Propose(Command::Assign { changes, .. }) => Some(changes),
+            _ => None,
+        };
+        let changes = scene.duties().into_iter().find_map(assign).unwrap_or_default();
+        changes.into_iter().filter(|change| !change.held).map(|change| change.role).collect::<Vec<_>>()
+    };
+    let mut scene = Scene::new(3, 3);
+    let alone = Role::Edge(SourceName::new("alone").unwrap());
+    for role in [Role::Coordinator, Role::Policy, alone.clone()] {
+        // The edge fits nobody but the node that leaves.
+        let labels = (role == alone).then(|| (NODE_LABEL.to_owned(), scene.state.members[&NodeId(2)].name.clone()));
+        scene
+            .state
+            .wanted
+            .insert(role.clone(), RoleWanted { count: RoleCount::All, labels: labels.into_iter().collect() });
+        scene.state.held.insert(role.clone(), if role == alone { nodes([2]) } else { nodes([1, 2, 3]) });
+    }
+    scene.state.held.insert(Role::Planner, nodes([1, 2, 3]));
+    scene.drain(2);
+    scene.state.members.get_mut(&NodeId(2)).unwrap().status_since_unix_ms = 8;
+    let rest = |scene: &mut Scene, roles: &[&Role]| {
+        let roles = roles.iter().map(|role| (*role).clone()).collect();
+        apply(&mut scene.state, &Command::Rest { node: NodeId(2), roles });
+    };
+    assert_eq!(taken(&scene), [], "it has said nothing yet");
+    rest(&mut scene, &[&Role::Policy, &alone]);
+    assert_eq!(taken(&scene), [Role::Policy], "nobody else has the edge: it has its time");
+    rest(&mut scene, &[&Role::Coordinator, &Role::Planner]);
+    assert_eq!(taken(&scene), [Role::Coordinator, Role::Planner]);
+    // Who is to go as well is no other.
+    scene.drain(3);
+    scene.down(1);
+    assert_eq!(taken(&scene), []);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    /// Whatever nodes say of themselves, a role leaves before its time only where another node stays with it; and once
+    /// all who drain rest in all that others hold, nothing of that is left with them and nothing is left to do.
+    #[test]
+    fn resting_hurries_only_what_others_hold(
+        drained in prop::collection::btree_set(2u64..5, 0..3),
+        downs in prop::collection::btree_set(2u64..5, 0..2),
+        holders in prop::collection::vec((prop::collection::btree_set(1u64..5, 0..4), prop::option::of(1u32..4)), 2),
+        rests in prop::collection::btree_map(1u64..5, prop::collection::btree_set(0usize..2, 0..3), 0..4),
+    ) {
+        let mut scene = Scene::new(4, 3);
+        let roles = [Role::Policy, Role::Edge(SourceName::new("a").unwrap())];
+        for (role, (holders, count)) in roles.iter().zip(holders) {
+            let count = count.map_or(RoleCount::All, RoleCount::AtMost);
+            scene.state.wanted.insert(role.clone(), RoleWanted { count, labels: BTreeMap::new() });
+            if !holders.is_empty() {
+                scene.state.held.insert(role.clone(), nodes(holders));
+            }
+        }
+        drained.iter().for_each(|id| scene.drain(*id));
+        downs.iter().for_each(|id| scene.down(*id));
+        (1..5).for_each(|id| scene.state.members.get_mut(&NodeId(id)).unwrap().status_since_unix_ms = 8);
+        for (id, which) in rests {
+            let roles = which.into_iter().map(|at| roles[at].clone()).collect();
+            apply(&mut scene.state, &Command::Rest { node: NodeId(id), roles });
+        }
+        for round in 0..12 {
+            let before = scene.state.clone();
+            for duty in scene.duties() {
+                if let Duty::Propose(command @ Command::Assign { .. }) = duty {
+                    apply(&mut scene.state, &command);
+                }
+            }
+            for (role, node) in before.held.iter().flat_map(|(role, nodes)| nodes.iter().map(move |node| (role, *node))) {
+                let taken = !scene.state.holds(node, role) && before.members[&node].status == MemberStatus::Draining;
+                let rested = before.resting.get(&node).is_some_and(|roles| roles.contains(role));
+                prop_assert!(!taken || (rested && before.others_stay(node, role)), "{} was taken from {}", role, node);
+            }
+            // From here on everybody says what is so.
+            for node in before.members.keys().filter(|_| round > 1) {
+                let roles = scene.state.roles_of(*node).into_iter().filter(|r| scene.state.others_stay(*node, r)).collect();
+                apply(&mut scene.state, &Command::Rest { node: *node, roles });
+            }
+        }
+        let left = scene.duties().into_iter().find(|duty| matches!(duty, Duty::Propose(Command::Assign { .. })));
+        prop_assert_eq!(left, None);
+        for (role, node) in scene.state.draining.iter().flat_map(|node| roles.iter().map(move |role| (role, *node))) {
+            prop_assert!(!scene.state.holds(node, role) || !scene.state.others_stay(node, role), "{} stays", role);
+        }
+    }
 }
 
 #[test]

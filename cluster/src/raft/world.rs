@@ -246,6 +246,7 @@ pub(super) fn seams(disk: impl Disk) -> Seams {
     Seams {
         clock: Arc::new(Nothing),
         sockets: Arc::new(Nothing),
+        neighbourhood: Arc::new(crate::seams::Alone),
         disk: Arc::new(disk),
         scratch: Arc::new(crate::seams::MemoryScratch),
         blocking: Arc::new(Inline),

@@ -87,6 +87,7 @@ fn change(state: &mut ControlState, command: &Command) -> Result<Change> {
         Command::Certified { node, authority } => authority::certified(state, *node, authority),
         Command::EndRotation { former_ca } => Ok(authority::end_rotation(state, former_ca)),
         Command::Register { name, op, request } => registers::change(state, name, op, request),
+        Command::Rest { node, roles } => members::rest(state, *node, roles),
     }
 }
 
@@ -183,6 +184,12 @@ pub(super) fn release(state: &mut ControlState, role: &Role, node: NodeId) {
     holders.remove(&node);
     if holders.is_empty() {
         state.held.remove(role);
+    }
+    if let Some(resting) = state.resting.get_mut(&node) {
+        resting.remove(role);
+        if resting.is_empty() {
+            state.resting.remove(&node);
+        }
     }
 }
 

@@ -188,6 +188,40 @@ fn status_is_compare_and_set() {
 }
 
 #[test]
+fn only_who_drains_rests_and_only_in_what_it_holds() {
+    use MemberStatus::{Down, Draining};
+    let mut state = formed();
+    let rest = |roles: &[Role]| Command::Rest { node: NodeId(2), roles: roles.iter().cloned().collect() };
+    let held = |role: Role, held| {
+        move |at| Command::Assign { at, changes: vec![RoleChange { role: role.clone(), node: NodeId(2), held }] }
+    };
+    let resting = |state: &ControlState| state.resting.values().flatten().cloned().collect::<Vec<_>>();
+    for role in [Role::Coordinator, Role::Policy] {
+        let at = state.epoch;
+        made(&mut state, held(role, true)(at));
+    }
+    kept(&mut state, rest(&[Role::Policy]));
+    made(&mut state, drain(2, true));
+    made(&mut state, rest(&[Role::Coordinator, Role::Policy, Role::Planner]));
+    kept(&mut state, rest(&[Role::Coordinator, Role::Policy]));
+    assert_eq!(resting(&state), [Role::Coordinator, Role::Policy]);
+    // A role that is gone rests no more, and neither does a node that comes back or stays.
+    let at = state.epoch;
+    made(&mut state, held(Role::Coordinator, false)(at));
+    assert_eq!(resting(&state), [Role::Policy]);
+    made(&mut state, set_status(2, Draining, Down));
+    assert_eq!(resting(&state), []);
+    kept(&mut state, rest(&[Role::Policy]));
+    made(&mut state, set_status(2, Down, Draining));
+    made(&mut state, rest(&[Role::Policy]));
+    made(&mut state, rest(&[]));
+    made(&mut state, rest(&[Role::Policy]));
+    made(&mut state, drain(2, false));
+    assert_eq!(resting(&state), []);
+    assert_eq!(refused(&mut state, Command::Rest { node: NodeId(9), roles: [].into() }), ErrorCode::NotAMember);
+}
+
+#[test]
 fn draining_lasts_through_losses_until_it_is_taken_back() {
     use MemberStatus::{Down, Draining, Up};
     let mut state = formed();

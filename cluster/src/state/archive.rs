@@ -74,6 +74,7 @@ impl Archive {
             next_node: old.next_node + 1,
             held: Default::default(),
             draining: Default::default(),
+            resting: Default::default(),
             unreached: Default::default(),
             ..old.clone()
         }

@@ -1,9 +1,9 @@
 //! Commands about members: who is admitted, what they say of themselves, whether they are up, and who is taken out.
 //!
 //! INVARIANT: an id is given once. `next_node` only grows, and a removed id is remembered for ever. A member that is not
-//! down is `Draining` if it is to drain, and `Up` if not.
+//! down is `Draining` if it is to drain, and `Up` if not. Only who drains and is not down rests, in roles that it holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use greylag_protocol::{
     ErrorCode, MeshError, NodeId, NodeUuid, Result,
@@ -104,6 +104,8 @@ pub(super) fn set_status(
         member.status = to;
         member.status_since_unix_ms = now_unix_ms;
     }
+    // What it has said is about a process that may be another when it is back.
+    state.resting.remove(&node);
     Ok(Change::Made)
 }
 
@@ -119,12 +121,24 @@ pub(super) fn set_draining(state: &mut ControlState, node: NodeId, draining: boo
         state.draining.insert(node);
     } else {
         state.draining.remove(&node);
+        state.resting.remove(&node);
     }
     if let Some(member) = state.members.get_mut(&node).filter(|member| member.status != MemberStatus::Down) {
         member.status = if draining { MemberStatus::Draining } else { MemberStatus::Up };
         member.status_since_unix_ms = now_unix_ms;
     }
     Ok(Change::Made)
+}
+
+/// Of what is not so any more, or not yet, nothing is kept: who is told later says it again.
+pub(super) fn rest(state: &mut ControlState, node: NodeId, roles: &BTreeSet<Role>) -> Result<Change> {
+    let drains = known(state, node)?.status == MemberStatus::Draining;
+    let roles: BTreeSet<Role> = roles.iter().filter(|role| drains && state.holds(node, role)).cloned().collect();
+    let before = match roles.is_empty() {
+        true => state.resting.remove(&node),
+        false => state.resting.insert(node, roles),
+    };
+    Ok(Change::made_if(before.as_ref() != state.resting.get(&node)))
 }
 
 fn others_up(state: &ControlState, node: NodeId) -> bool {
@@ -150,6 +164,7 @@ pub(super) fn remove(state: &mut ControlState, node: NodeId) -> Result<Change> {
     state.members.remove(&node);
     state.removed.insert(node);
     state.draining.remove(&node);
+    state.resting.remove(&node);
     state.unreached.retain(|_, nodes| {
         nodes.remove(&node);
         !nodes.is_empty()

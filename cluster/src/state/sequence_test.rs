@@ -96,6 +96,7 @@ fn command() -> impl Strategy<Value = Command> {
         2 => (node(), any::<bool>()).prop_map(|(node, draining)| {
             Command::SetDraining { node, draining, now_unix_ms: 5 }
         }),
+        4 => (node(), prop::collection::btree_set(role(), 0..3)).prop_map(|(node, roles)| Command::Rest { node, roles }),
         4 => register(),
         2 => (1u8..4, 1u8..4).prop_map(|(from, to)| Command::RotateAuthority {
             ca_certificate: vec![to; 300],
@@ -171,6 +172,10 @@ fn check(state: &ControlState) -> Result<(), TestCaseError> {
         let drains = state.draining.contains(id);
         prop_assert!(*status == MemberStatus::Down || drains == (*status == MemberStatus::Draining));
         prop_assert!(id.0 < state.next_node && !state.removed.contains(id));
+    }
+    for (node, roles) in &state.resting {
+        prop_assert!(!roles.is_empty() && roles.iter().all(|role| state.holds(*node, role)));
+        prop_assert_eq!(state.members[node].status, MemberStatus::Draining);
     }
     let uuids: BTreeSet<_> = state.members.values().map(|m| m.uuid).collect();
     prop_assert_eq!(uuids.len(), state.members.len());

@@ -8,6 +8,7 @@ mod formation;
 mod health;
 mod joining;
 mod loss;
+mod neighbours;
 mod node;
 mod refusal;
 mod registers;

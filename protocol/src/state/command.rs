@@ -1,6 +1,9 @@
 //! Commands of the replicated log. Each is small, deterministic and compare-and-set where two writers could meet.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +124,12 @@ pub enum Command {
         op: RegisterOp,
         request: RegisterRequest,
     },
+    /// A node that drains says in which of its roles nothing runs any more: all of them, each time. It begins nothing
+    /// in them while others hold them, so nobody has to wait before they are taken from it.
+    Rest {
+        node: NodeId,
+        roles: BTreeSet<Role>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,6 +186,7 @@ impl fmt::Display for Command {
             Command::Certified { node, .. } => write!(f, "{node} has a new certificate"),
             Command::EndRotation { .. } => f.write_str("end the rotation of the authority"),
             Command::Register { name, op, .. } => write!(f, "{op} register {name}"),
+            Command::Rest { node, roles } => write!(f, "{node} rests in {} roles", roles.len()),
         }
     }
 }

@@ -22,7 +22,7 @@ pub use quota::{Lease, LeaseId, PeriodUse, Quota, QuotaCommand, QuotaKey, QuotaL
 pub use register::{RecentChange, Register, RegisterExpect, RegisterOp, RegisterRequest, Registers};
 
 /// Version of the snapshot format.
-pub const STATE_VERSION: u16 = 3;
+pub const STATE_VERSION: u16 = 4;
 
 /// Everything the log keeps. Ordered maps only: every node iterates alike.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,8 @@ pub struct ControlState {
     pub grants: BTreeMap<String, Grant>,
     /// Members that are to leave their roles to others, up or down.
     pub draining: BTreeSet<NodeId>,
+    /// Of those: roles that they hold and do nothing in any more, as they have said themselves.
+    pub resting: BTreeMap<NodeId, BTreeSet<Role>>,
     /// While one authority takes over from another.
     pub rotation: Option<Rotation>,
     /// Nodes that have found that they cannot reach a source they were to serve.
@@ -217,6 +219,11 @@ impl ControlState {
     /// Whether this node has been given this role.
     pub fn holds(&self, node: NodeId, role: &Role) -> bool {
         self.held.get(role).is_some_and(|nodes| nodes.contains(&node))
+    }
+
+    /// Whether somebody else is up who holds this role and is not to leave it.
+    pub fn others_stay(&self, node: NodeId, role: &Role) -> bool {
+        self.live_holders(role).iter().any(|other| *other != node && !self.draining.contains(other))
     }
 
     /// Roles of one node, in order.

@@ -227,7 +227,7 @@ enums! {
         PutGrant { grant }, RevokeGrant { id }, SetDraining { node, draining, now_unix_ms },
         Reach { node, source, version, reached, now_unix_ms }, Forgive { node, source, tries },
         RotateAuthority { ca_certificate, rotation }, Certified { node, authority }, EndRotation { former_ca },
-        Register { name, op, request },
+        Register { name, op, request }, Rest { node, roles },
     }
     AdminCall {
         ApplySource { spec, expect_version }, DropSource { name }, CreateJoinToken { uses, ttl_secs, allowed }, ListJoinTokens,
@@ -285,7 +285,7 @@ structs! {
     Candidate { mesh_name, expect, uuid, name, address, labels, door, outbound_only, knows }
     Enrolment { mesh, node, certificate, ca_certificate, authority, members, rotation, epoch }
     Authority { ca_key, bearer_key }
-    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining, rotation, unreached, registers }
+    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining, resting, rotation, unreached, registers }
     Rotation { former_ca, new_by_former, former_by_new, until_unix_ms }
     Unreached { since_unix_ms, tries, barred }
     Registers { changes, values, recent }

@@ -15,7 +15,10 @@ use greylag_actors::{
     edge::port::Secrets,
     node::{Node, NodeParts, PeersKind},
 };
-use greylag_cluster::{Mesh, MeshStart, Seams, seams::MemoryScratch};
+use greylag_cluster::{
+    Mesh, MeshStart, Seams,
+    seams::{Alone, MemoryScratch},
+};
 use greylag_config::NodeConfig;
 use greylag_engine::{Engine, EngineConfig};
 use greylag_protocol::{
@@ -131,6 +134,7 @@ impl Host {
         let seams = Seams {
             clock: Arc::new(SimClock),
             sockets: Arc::new(SimSockets { ip: turmoil::lookup(self.name.as_str()) }),
+            neighbourhood: Arc::new(Alone),
             disk: Arc::new(self.disk.clone()),
             scratch: Arc::new(MemoryScratch),
             blocking: Arc::new(Inline),

@@ -14,6 +14,7 @@ use super::core::{Event, Goal};
 use crate::{
     coordinator::{Coordinator, gate::Released},
     planner::port::{Catalog, ExecutablePlan, Permit, SubqueryPlan, Touched},
+    rest::Busy,
     turnstile::Slot,
 };
 
@@ -27,6 +28,7 @@ pub struct Job {
     pub deadline: Instant,
     /// Told once: that the plan is ready, or why there is none.
     pub announce: oneshot::Sender<Result<Announced>>,
+    pub busy: Busy,
 }
 
 /// A statement whose plan is ready, and is running if it was to be executed.

@@ -27,6 +27,7 @@ use crate::{
         subquery::Budget,
     },
     planner::port::{Catalog, ExecutablePlan, Permit, Touched},
+    rest::Busy,
     task::TaskGuard,
     tree::{ActorState, TreeEntry},
     turnstile::Slot,
@@ -51,7 +52,7 @@ pub struct QueryState {
     pub(super) plan: Option<Arc<dyn ExecutablePlan>>,
     pub(super) run: Option<Run>,
     pub(super) row: TreeEntry,
-    pub(super) registered: Option<Registered>,
+    pub(super) registered: Option<(Registered, Busy)>,
 }
 
 /// The job, less what is handed on.
@@ -113,7 +114,7 @@ impl QueryState {
             plan: None,
             run: None,
             row,
-            registered: Some(registered),
+            registered: Some((registered, job.busy)),
         }
     }
 
