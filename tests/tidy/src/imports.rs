@@ -12,7 +12,7 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("greylag-cluster", &["greylag-protocol", "greylag-config"]),
     ("greylag-governance", &["greylag-protocol"]),
     ("greylag-actors", &["greylag-protocol", "greylag-config", "greylag-cluster", "greylag-governance"]),
-    ("greylag-engine", &["greylag-features", "greylag-protocol", "greylag-actors"]),
+    ("greylag-engine", &["greylag-features", "greylag-protocol", "greylag-governance", "greylag-actors"]),
     (
         "greylag-connectors",
         &["greylag-features", "greylag-protocol", "greylag-config", "greylag-actors", "greylag-engine"],
