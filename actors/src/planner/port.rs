@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use greylag_protocol::{
     Epoch, QueryId, Result, SourceName,
     messages::control::{Action, TableName},
+    obligation::TableObligation,
     schema::SourceSchema,
     statement::{BatchStream, SessionOptions},
 };
@@ -36,12 +37,20 @@ pub struct Permit {
     query: QueryId,
     epoch: Epoch,
     tables: Vec<TableName>,
+    /// Sorted by table.
+    obligations: Vec<TableObligation>,
+    /// For masks that keep equal values equal.
+    salt: Arc<[u8]>,
 }
 
 impl Permit {
     /// Crate-private on purpose: see `policy`.
     pub(crate) fn new(query: QueryId, epoch: Epoch, tables: Vec<TableName>) -> Self {
-        Self { query, epoch, tables }
+        Self { query, epoch, tables, obligations: Vec::new(), salt: Arc::new([]) }
+    }
+    /// With what is asked of the statement's tables.
+    pub(crate) fn with_obligations(self, obligations: Vec<TableObligation>, salt: Arc<[u8]>) -> Self {
+        Self { obligations, salt, ..self }
     }
     pub fn query(&self) -> QueryId {
         self.query
@@ -51,6 +60,16 @@ impl Permit {
     }
     pub fn covers(&self, table: &TableName) -> bool {
         self.tables.contains(table)
+    }
+    /// What is asked of one table, if anything is.
+    pub fn obligation(&self, table: &TableName) -> Option<&TableObligation> {
+        self.obligations.iter().find(|obligation| obligation.table == *table)
+    }
+    pub fn obligations(&self) -> &[TableObligation] {
+        &self.obligations
+    }
+    pub fn salt(&self) -> &Arc<[u8]> {
+        &self.salt
     }
 }
 

@@ -20,13 +20,16 @@ pub const DECISION_TRIES_MAX: usize = 5;
 
 /// Turns the answer to a request into a permit. GL2003 with the reason if it was denied, GL2005 if the answer is about
 /// anything else than what was asked.
-pub fn permit(asked: &DecideRequest, decision: Decision) -> Result<Permit> {
+pub fn permit(asked: &DecideRequest, decision: Decision, salt: &Arc<[u8]>) -> Result<Permit> {
     if decision.query != asked.query || decision.tables != asked.tables {
         let message = format!("a decision of {} is about another statement", decision.decided_by);
         return Err(MeshError::new(ErrorCode::NoDecision, message).at_node(decision.decided_by));
     }
     match decision.verdict {
-        Verdict::Permit => Ok(Permit::new(decision.query, decision.epoch, decision.tables)),
+        Verdict::Permit => {
+            let permit = Permit::new(decision.query, decision.epoch, decision.tables);
+            Ok(permit.with_obligations(decision.obligations, Arc::clone(salt)))
+        }
         Verdict::Deny { reason } => Err(MeshError::new(ErrorCode::Denied, reason)),
     }
 }
@@ -38,7 +41,9 @@ pub async fn ask(ctx: &Arc<NodeCtx>, asked: DecideRequest) -> Result<Permit> {
     let mut reasons = Vec::new();
     for node in in_order(ctx.node, peers.members(&Role::Policy)) {
         match peers.call(node, &Role::Policy, ControlRequest::Decide(asked.clone()), patience).await {
-            Ok(ControlReply::Decision(decision)) if decision.decided_by == node => return permit(&asked, decision),
+            Ok(ControlReply::Decision(decision)) if decision.decided_by == node => {
+                return permit(&asked, decision, &Arc::from([]));
+            }
             Ok(_) => reasons.push(format!("{node} gave another kind of answer")),
             Err(error) => reasons.push(format!("{node}: {}", error.code)),
         }
@@ -70,6 +75,10 @@ mod tests {
     use super::*;
     use crate::policy::core::decide;
 
+    fn salt() -> Arc<[u8]> {
+        Arc::from([])
+    }
+
     fn asked(principal: &str, action: Action, roles: &[&str]) -> DecideRequest {
         DecideRequest {
             query: QueryId(uuid::Uuid::from_u128(7)),
@@ -97,7 +106,7 @@ mod tests {
         for (request, refused) in cases {
             let decision = decide(NodeId(2), Epoch(9), request.clone());
             assert_eq!((decision.epoch, decision.decided_by), (Epoch(9), NodeId(2)));
-            let outcome = permit(&request, decision);
+            let outcome = permit(&request, decision, &salt());
             assert_eq!(outcome.as_ref().err().map(|e| e.code), refused, "{request:?}");
             if let Ok(permit) = outcome {
                 assert_eq!((permit.query(), permit.epoch()), (request.query, Epoch(9)));
@@ -117,7 +126,7 @@ mod tests {
         };
         let fewer_tables = Decision { tables: Vec::new(), ..decision };
         for wrong in [other_query, more_tables, fewer_tables] {
-            assert_eq!(permit(&request, wrong).unwrap_err().code, ErrorCode::NoDecision);
+            assert_eq!(permit(&request, wrong, &salt()).unwrap_err().code, ErrorCode::NoDecision);
         }
     }
 

@@ -7,7 +7,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
 };
 use greylag_actors::planner::port::{Catalog, SystemTables};
-use greylag_protocol::{ErrorCode, MeshError, Result};
+use greylag_protocol::{ErrorCode, MeshError, Result, obligation::TableObligation};
 
 use crate::{
     catalog::{MESH_CATALOG, Resolved, SYSTEM_SCHEMA},
@@ -31,8 +31,13 @@ pub(crate) fn tables(catalog: &Catalog, system: &dyn SystemTables) -> Result<Fix
     answer(&["source", "schema", "table"], vec![text(|r| r.0.into()), text(|r| r.1.into()), text(|r| r.2.into())])
 }
 
-/// Columns of one table, those that are left out because of their type among them.
-pub(crate) fn columns(table: &Resolved, system: &dyn SystemTables) -> Result<FixedPlan> {
+/// Columns of one table, those that are left out because of their type among them, but none that is hidden.
+pub(crate) fn columns(
+    table: &Resolved,
+    obligation: Option<&TableObligation>,
+    system: &dyn SystemTables,
+) -> Result<FixedPlan> {
+    let hidden = |name: &str| obligation.is_some_and(|o| o.hidden.iter().any(|hidden| hidden.column == name));
     let mut rows: Vec<(String, String, bool, Option<String>)> = Vec::new();
     match table {
         Resolved::Source { source, index } => {
@@ -56,6 +61,7 @@ pub(crate) fn columns(table: &Resolved, system: &dyn SystemTables) -> Result<Fix
             }
         }
     }
+    rows.retain(|(name, ..)| !hidden(name));
     let text = |part: fn(&Described) -> Option<&str>| -> (DataType, ArrayRef) {
         (DataType::Utf8, Arc::new(rows.iter().map(part).collect::<StringArray>()))
     };

@@ -18,6 +18,7 @@ use crate::{
     describe,
     error::{mesh_error, missing_column},
     explain::{self, AnalyzePlan},
+    governed,
     parameters::Parameters,
     plan::{Executable, QueryPlan, UnboundPlan},
     pushdown,
@@ -57,8 +58,13 @@ impl Engine {
         verbose: bool,
     ) -> Result<Arc<dyn ExecutablePlan>> {
         let (edges, delivery) = (request.edges.as_ref(), request.options.delivery);
+        let filtered = request.permit.obligations().iter().any(|obligation| obligation.filter.is_some());
         Ok(match self.planned(&request, query).await? {
             Planned::Unbound { parameters, .. } => Arc::new(UnboundPlan::new(&explain::schema(), parameters.schema())),
+            Planned::Bound(_) if analyze && filtered => {
+                let message = "the statement's rows are filtered by policy: counts of its steps would tell of others";
+                return Err(MeshError::new(ErrorCode::Denied, message));
+            }
             Planned::Bound(plan) if analyze => Arc::new(AnalyzePlan::new(plan, edges, delivery, verbose)?),
             Planned::Bound(plan) => {
                 let parameters = Executable(Arc::clone(&plan)).parameters();
@@ -81,7 +87,8 @@ impl Engine {
             (Some(values), _) => parameters.bind(logical, values)?,
         };
         let optimized = state.optimize(&logical).map_err(mesh_error)?;
-        let cut = pushdown::cut(optimized).map_err(mesh_error)?;
+        let lowered = governed::lower(optimized).map_err(mesh_error)?;
+        let cut = pushdown::cut(lowered).map_err(mesh_error)?;
         let plan = QueryPlan::new(Arc::clone(&self.sessions), state, cut, parameters.schema()).await?;
         Ok(Planned::Bound(Arc::new(plan)))
     }
@@ -128,7 +135,8 @@ impl QueryEngine for Engine {
                 let table = resolve(&request.catalog, name)?;
                 covered(&request, &table.name())?;
                 no_values(&request.parameters)?;
-                Ok(Arc::new(describe::columns(&table, request.system.as_ref())?))
+                let obligation = request.permit.obligation(&table.name());
+                Ok(Arc::new(describe::columns(&table, obligation, request.system.as_ref())?))
             }
         }
     }

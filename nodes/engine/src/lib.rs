@@ -11,6 +11,7 @@ mod engine;
 mod error;
 mod exec;
 mod explain;
+mod governed;
 mod memory;
 mod nearest;
 mod parameters;

@@ -19,7 +19,7 @@ use datafusion::{
 use greylag_actors::planner::port::{KeysetPlan, SubqueryPlan};
 use greylag_protocol::SourceName;
 
-use crate::exec::EdgeScanExec;
+use crate::{exec::EdgeScanExec, governed::GuardPlanner};
 
 /// One sub-query of a plan.
 #[derive(Debug)]
@@ -123,7 +123,8 @@ pub(crate) struct EdgePlanner;
 #[async_trait]
 impl QueryPlanner for EdgePlanner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
-        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(EdgeScanPlanner)]);
+        let planner =
+            DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(EdgeScanPlanner), Arc::new(GuardPlanner)]);
         planner.create_physical_plan(plan, session).await
     }
 }

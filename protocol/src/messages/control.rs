@@ -153,7 +153,16 @@ impl Decision {
     /// Permits or denies the request as it stands, without obligations.
     pub fn plain(request: DecideRequest, verdict: Verdict, epoch: Epoch, decided_by: NodeId) -> Self {
         let (obligations, policies, notices) = (vec![], vec![], vec![]);
-        Self { query: request.query, verdict, epoch, decided_by, tables: request.tables, obligations, policies, notices }
+        Self {
+            query: request.query,
+            verdict,
+            epoch,
+            decided_by,
+            tables: request.tables,
+            obligations,
+            policies,
+            notices,
+        }
     }
 }
 

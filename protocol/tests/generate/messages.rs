@@ -312,10 +312,10 @@ macro_rules! for_each_message {
     ($dice:expr, $check:ident) => {{
         use greylag_protocol::{
             MeshError,
-            frame::FrameKind,
             filter::{Comparison, FilterNode, FilterValue, LikePart, RowFilter, Term},
-    messages::{authority::*, control::*, edge::*, forward::*, health::*, join::*},
-    obligation::{ColumnMask, DateUnit, HiddenColumn, Mask, MaskRule, Notice, NoticeMode, TableObligation},
+            frame::FrameKind,
+            messages::{authority::*, control::*, edge::*, forward::*, health::*, join::*},
+            obligation::{ColumnMask, DateUnit, HiddenColumn, Mask, MaskRule, Notice, NoticeMode, TableObligation},
             state::{Command, ControlState, Outcome},
         };
         use $crate::generate::messages::Each;

@@ -28,7 +28,11 @@ use super::{
     system::SystemTable,
     table::SourceTable,
 };
-use crate::{error::external, nearest::suggestion};
+use crate::{
+    error::{external, mesh_error},
+    governed::GovernedTable,
+    nearest::suggestion,
+};
 
 /// The planner's view of one statement's world.
 pub(crate) struct StatementContext<'a> {
@@ -70,7 +74,10 @@ impl<'a> StatementContext<'a> {
         planned.iter().find_map(|resolved| {
             let Resolved::Source { source, index } = resolved else { return None };
             let table: &TableSchema = &source.tables[*index];
-            let (name, kind) = table.unsupported.iter().find(|(name, _)| name.eq_ignore_ascii_case(column))?;
+            let hidden =
+                self.permit.obligation(&resolved.name()).is_some_and(|o| o.hidden.iter().any(|h| h.column == column));
+            let unsupported = table.unsupported.iter().filter(|_| !hidden);
+            let (name, kind) = unsupported.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(column))?;
             let message =
                 format!("column `{name}` of `{}` has the type `{kind}`, which is not supported", resolved.name());
             Some(MeshError::new(ErrorCode::UnsupportedType, message).of_source(source.source.clone()))
@@ -84,20 +91,28 @@ impl<'a> StatementContext<'a> {
             let message = format!("the decision about this statement does not cover `{full}`");
             return Err(MeshError::new(ErrorCode::NoDecision, message));
         }
-        match &resolved {
+        let table: Arc<dyn TableSource> = match &resolved {
             Resolved::Source { source, index } => {
                 let table = SourceTable::new(Arc::clone(source), *index);
                 self.planned.lock().unwrap_or_else(PoisonError::into_inner).push(resolved);
-                Ok(Arc::new(table))
+                Arc::new(table)
             }
             Resolved::System(table) => match SystemTable::find(table, self.system) {
-                Some(table) => Ok(provider_as_source(Arc::new(table))),
+                Some(table) => provider_as_source(Arc::new(table)),
                 None => {
                     let known: Vec<&str> = self.system.schemas().into_iter().map(|(name, _)| name).collect();
                     let near = suggestion(table, &known);
-                    Err(MeshError::new(ErrorCode::UnknownTable, format!("table `{full}` is not known{near}")))
+                    let message = format!("table `{full}` is not known{near}");
+                    return Err(MeshError::new(ErrorCode::UnknownTable, message));
                 }
             },
+        };
+        match self.permit.obligation(&full) {
+            Some(obligation) => {
+                let governed = GovernedTable::new(&full, table, obligation, self.permit.salt());
+                Ok(Arc::new(governed.map_err(mesh_error)?))
+            }
+            None => Ok(table),
         }
     }
 }

@@ -15,7 +15,7 @@ use mysql_async::prelude::Queryable;
 
 use crate::{
     data::{Table, null_tables, odd, tpch},
-    nulls, random, statements, tpch as queries,
+    governed, nulls, random, statements, tpch as queries,
     world::{World, schema_of},
 };
 
@@ -185,7 +185,9 @@ fn everything(dialect: Dialect) {
         statements::orders(&world).await;
     });
     let Some(odd_server) = runtime.block_on(server(dialect, &[odd()])) else { return };
-    random::agree(&runtime, &World::with_server(&[("one", dialect, &[odd()])], odd_server));
+    let mut world = World::with_server(&[("one", dialect, &[odd()])], odd_server);
+    random::agree(&runtime, &world);
+    governed::agree(&runtime, &mut world, dialect);
     runtime.block_on(async {
         let tables = tpch(&crate::data::TPCH_NAMES);
         let whole = server(dialect, &tables).await.unwrap();

@@ -5,6 +5,7 @@
 mod compare;
 mod data;
 mod explain;
+mod governed;
 mod lifecycle;
 mod lite;
 mod live;

@@ -128,12 +128,12 @@ fn condition() -> BoxedStrategy<String> {
 }
 
 #[derive(Debug, Clone)]
-struct Statement {
-    sql: String,
-    ordered: bool,
+pub struct Statement {
+    pub sql: String,
+    pub ordered: bool,
 }
 
-fn statement() -> BoxedStrategy<Statement> {
+pub fn statement() -> BoxedStrategy<Statement> {
     let columns = prop::collection::vec(
         select(&["id", "t", "n", "s", "f", "m", "d", "b", "n + 1", "upper(t)", "t as other", "1"][..]),
         1..5,

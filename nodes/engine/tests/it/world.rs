@@ -33,6 +33,7 @@ use greylag_engine::{
 use greylag_protocol::{
     Epoch, ErrorCode, MeshError, NodeId, QueryId, Result, SourceName,
     messages::control::{Action, DecideRequest, Decision, TableName, Verdict},
+    obligation::TableObligation,
     principal::{Principal, PrincipalKind},
     schema::{Dialect, NativeColumn, SourceSchema, TableSchema},
     statement::{BatchStream, SessionOptions},
@@ -54,10 +55,14 @@ pub struct World {
     pub catalog: Arc<Catalog>,
     sources: Arc<BTreeMap<SourceName, Source>>,
     reference: SessionContext,
+    obligations: Vec<TableObligation>,
     opened: Arc<Mutex<Vec<String>>>,
     /// Batches that are being read now.
     pub open_streams: Arc<AtomicUsize>,
 }
+
+/// For masks.
+pub const SALT: &[u8] = b"as salty as the sea";
 
 /// Sources by name, each with its dialect and tables.
 pub type Split<'a> = &'a [(&'a str, Dialect, &'a [Table])];
@@ -84,9 +89,19 @@ impl World {
             catalog: Arc::new(catalog),
             sources: Arc::new(sources),
             reference,
+            obligations: Vec::new(),
             opened: Arc::default(),
             open_streams: Arc::default(),
         }
+    }
+
+    /// From now on a table is governed, and plain DataFusion has what may be seen of it instead.
+    pub fn govern(&mut self, table: &str, visible: &RecordBatch, obligations: Vec<TableObligation>) {
+        let memory = MemTable::try_new(visible.schema(), vec![vec![visible.clone()]]).unwrap();
+        let name = format!("\"{table}\"");
+        self.reference.deregister_table(name.as_str()).unwrap();
+        self.reference.register_table(name.as_str(), Arc::new(memory)).unwrap();
+        self.obligations = obligations;
     }
 
     /// The same with a real server behind the source `one`.
@@ -118,7 +133,8 @@ impl World {
         options: SessionOptions,
     ) -> Result<Arc<dyn ExecutablePlan>> {
         let touched = self.touched(sql)?;
-        self.engine.plan(self.request(sql, permit(touched.tables), parameters, options)).await
+        let permit = permit_with(touched.tables, &self.obligations);
+        self.engine.plan(self.request(sql, permit, parameters, options)).await
     }
 
     pub fn request(
@@ -166,12 +182,18 @@ impl World {
 
 /// A permit for exactly these tables, as a policy actor would have given it.
 pub fn permit(tables: Vec<TableName>) -> Permit {
+    permit_with(tables, &[])
+}
+
+/// The same, with what is asked of those tables.
+fn permit_with(tables: Vec<TableName>, obligations: &[TableObligation]) -> Permit {
     let query = QueryId(uuid::Uuid::from_u128(1));
     let principal =
         Principal { id: "ada".into(), kind: PrincipalKind::Person, roles: vec![], attributes: BTreeMap::new() };
     let asked = DecideRequest { query, principal, action: Action::Select, tables };
-    let decision = Decision::plain(asked.clone(), Verdict::Permit, Epoch(1), NodeId(1));
-    policy::port::permit(&asked, decision).unwrap()
+    let obligations = obligations.iter().filter(|o| asked.tables.contains(&o.table)).cloned().collect();
+    let decision = Decision { obligations, ..Decision::plain(asked.clone(), Verdict::Permit, Epoch(1), NodeId(1)) };
+    policy::port::permit(&asked, decision, &Arc::from(SALT)).unwrap()
 }
 
 fn describe(name: &SourceName, dialect: Dialect, tables: &[Table]) -> SourceSchema {
