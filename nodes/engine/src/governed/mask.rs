@@ -224,6 +224,6 @@ fn ticks_of(unit: TimeUnit, ms: i64) -> Option<i64> {
 
 /// Whether a function is one of these: it cannot fail.
 pub(super) fn is_ours(function: &ScalarUDF) -> bool {
-    let inner: &dyn Any = function.inner().as_any();
+    let inner: &dyn Any = function.inner().as_ref();
     inner.is::<MaskFunction>() || inner.is::<InstantFunction>()
 }

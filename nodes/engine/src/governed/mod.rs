@@ -10,11 +10,11 @@ mod condition;
 mod guard;
 mod mask;
 
-use std::{any::Any, borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use arrow::datatypes::SchemaRef;
 use datafusion::{
-    common::{Column, DataFusionError, Result, TableReference},
+    common::{Column, DFSchema, Result, TableReference},
     logical_expr::{
         Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, TableSource, conditional_expressions::CaseBuilder,
         expr_fn::when,
@@ -23,7 +23,6 @@ use datafusion::{
 };
 use greylag_protocol::{
     ErrorCode, MeshError,
-    filter::RowFilter,
     messages::control::TableName,
     obligation::{ColumnMask, Mask, TableObligation},
 };
@@ -50,7 +49,7 @@ impl GovernedTable {
         let schema = table.schema();
         let reference = TableReference::full(&*name.source, &*name.schema, &*name.table);
         let row = Row::of(&reference, &schema);
-        let mut builder = LogicalPlanBuilder::scan(reference, table, None)?;
+        let mut builder = LogicalPlanBuilder::scan(reference.clone(), table, None)?;
         if let Some(filter) = &obligation.filter {
             builder = builder.filter(condition::expr(filter, &row).map_err(external)?)?;
             builder = LogicalPlanBuilder::from(GuardNode::over(builder.build()?));
@@ -92,13 +91,7 @@ impl TableSource for GovernedTable {
 }
 
 /// The first rule that holds for a row, else the value itself.
-fn masked(
-    column: Column,
-    mask: &ColumnMask,
-    row: &Row<'_>,
-    schema: &datafusion::common::DFSchema,
-    salt: &Arc<[u8]>,
-) -> Result<Expr> {
+fn masked(column: Column, mask: &ColumnMask, row: &Row<'_>, schema: &DFSchema, salt: &Arc<[u8]>) -> Result<Expr> {
     let value = Expr::Column(column);
     let data_type = value.get_type(schema)?;
     let shown = |mask: &Mask| -> Result<Expr> {
