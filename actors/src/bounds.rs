@@ -30,11 +30,16 @@ pub struct Bound {
 
 impl Bounds {
     pub fn open(&self, name: &'static str, of: impl Into<String>, max: u64) -> Arc<Bound> {
-        let bound = Arc::new(Bound { name, of: of.into(), ..Bound::of(max) });
+        let bound = Bound::named(name, of, max);
+        self.list(&bound);
+        bound
+    }
+
+    /// Lists a bound that somebody else has made.
+    pub fn list(&self, bound: &Arc<Bound>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|bound| bound.strong_count() > 0);
-        all.push(Arc::downgrade(&bound));
-        bound
+        all.push(Arc::downgrade(bound));
     }
 
     pub fn rows(&self, node: NodeId) -> Vec<BoundRow> {
@@ -45,7 +50,22 @@ impl Bounds {
     }
 }
 
+/// One of what a bound counts, until it is dropped.
+#[derive(Debug)]
+pub struct Taken(Arc<Bound>);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.release(1);
+    }
+}
+
 impl Bound {
+    /// One that is listed when somebody does so: see [`Bounds::list`].
+    pub fn named(name: &'static str, of: impl Into<String>, max: u64) -> Arc<Self> {
+        Arc::new(Self { name, of: of.into(), ..Self::of(max) })
+    }
+
     /// One that is not listed.
     pub fn of(max: u64) -> Self {
         let zero = AtomicU64::default;
@@ -71,6 +91,12 @@ impl Bound {
     pub fn take(&self, amount: u64) {
         let before = self.used.fetch_add(amount, Ordering::AcqRel);
         self.peak.fetch_max(before + amount, Ordering::Relaxed);
+    }
+
+    /// Takes one for as long as what is returned is kept, whether it fits or not.
+    pub fn taken(self: &Arc<Self>) -> Taken {
+        self.take(1);
+        Taken(self.clone())
     }
 
     pub fn release(&self, amount: u64) {

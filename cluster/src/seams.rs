@@ -2,15 +2,7 @@
 //! disk, and where blocking work goes. Production code is given [`Seams::real`]; nothing below asks for the real
 //! thing behind their back.
 
-use std::{
-    any::Any,
-    fmt::Debug,
-    io,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    pin::Pin,
-    sync::Arc,
-};
+use std::{any::Any, fmt::Debug, io, net::SocketAddr, path::PathBuf, pin::Pin, sync::Arc};
 
 use quinn::AsyncUdpSocket;
 use tokio::sync::mpsc;
@@ -76,9 +68,7 @@ impl Neighbourhood for Alone {}
 pub struct Beacon {
     /// One of its own for each node.
     pub instance: String,
-    /// All of the machine's if there is none.
-    pub ip: Option<IpAddr>,
-    pub port: u16,
+    pub address: SocketAddr,
     pub properties: Vec<(String, String)>,
 }
 

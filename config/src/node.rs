@@ -73,6 +73,8 @@ pub struct Limits {
     pub edge_subqueries_max: u32,
     /// Bi-streams that a peer may have open.
     pub peer_streams_max: u32,
+    /// Clients connected to a door at once; more are told so and let go.
+    pub door_connections_max: u32,
     /// Free space below which a node's disk counts as full, bytes. It says so and goes on.
     pub disk_free_bytes_min: u64,
 }
@@ -136,6 +138,7 @@ impl Default for Limits {
             query_restarts_max: 32,
             edge_subqueries_max: 32,
             peer_streams_max: 1024,
+            door_connections_max: 1024,
             disk_free_bytes_min: 32 << 20,
         }
     }
@@ -231,6 +234,7 @@ impl Limits {
             ("subquery_attempts_max", u64::from(self.subquery_attempts_max)),
             ("edge_subqueries_max", u64::from(self.edge_subqueries_max)),
             ("peer_streams_max", u64::from(self.peer_streams_max)),
+            ("door_connections_max", u64::from(self.door_connections_max)),
         ];
         match counts.iter().find(|(_, v)| *v == 0) {
             Some((key, _)) => {

@@ -4,6 +4,7 @@
 //! Exit 0: every promise was kept. 1: one was not. 2: the run could not be set up. 77: not possible on this machine.
 
 mod asking;
+mod diagnosis;
 mod heal;
 mod linear;
 #[cfg(test)]

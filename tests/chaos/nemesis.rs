@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use tokio::task::JoinSet;
 
 use crate::{
+    diagnosis,
     heal::settle,
     net::{Place, Suffering},
     report::{Ledger, say},
@@ -59,7 +60,10 @@ impl Nemesis {
     async fn play(self: Arc<Self>, event: Event) {
         say(&format!("begins: {event}"));
         let fault = self.ledger.fault_began(event.fault.kind());
-        if let Err(error) = self.carry_out(&event).await {
+        let lasts = Duration::from_millis(event.for_ms);
+        let (done, ()) =
+            tokio::join!(self.carry_out(&event), diagnosis::look(&self.stage, &self.ledger, &event.fault, lasts));
+        if let Err(error) = done {
             self.ledger.offence("stuck", &format!("{event}: {error:#}"), |counts| counts.stuck += 1);
         }
         self.ledger.fault_ended(fault);

@@ -1,7 +1,7 @@
 //! What is said while a run goes on, and the line at its end.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
@@ -51,6 +51,13 @@ pub struct Counts {
     /// Statements of clients that may use any door, during rolling restarts: all, and those that failed.
     pub rolling_statements: u64,
     pub rolling_failed: u64,
+    /// Faults that have a name in `system.nodes`: those that another node has named while they lasted, after how long at
+    /// most, and those that nobody named in time.
+    pub named: BTreeMap<String, u64>,
+    pub named_after_ms: BTreeMap<String, u64>,
+    pub unnamed: BTreeMap<String, u64>,
+    /// Names for what was not done.
+    pub wrong_names: u64,
     /// Steps of the nemesis, or of settling after it, that did not come to their end.
     pub stuck: u64,
 }
@@ -65,8 +72,8 @@ pub struct Ledger {
 struct Inner {
     counts: Counts,
     told: BTreeMap<&'static str, usize>,
-    /// Beginning and end of each fault.
-    faults: Vec<(Instant, Option<Instant>)>,
+    /// Kind, beginning and end of each fault.
+    faults: Vec<(&'static str, Instant, Option<Instant>)>,
     rolling: Vec<(Instant, Option<Instant>)>,
 }
 
@@ -98,17 +105,24 @@ impl Ledger {
     }
 
     /// A fault begins. The number is for `fault_ended`.
-    pub fn fault_began(&self, kind: &str) -> usize {
+    pub fn fault_began(&self, kind: &'static str) -> usize {
         let mut inner = self.inner();
         *inner.counts.faults.entry(kind.to_owned()).or_default() += 1;
-        inner.faults.push((Instant::now(), None));
+        inner.faults.push((kind, Instant::now(), None));
         inner.faults.len() - 1
     }
 
     pub fn fault_ended(&self, number: usize) {
         if let Some(fault) = self.inner().faults.get_mut(number) {
-            fault.1 = Some(Instant::now());
+            fault.2 = Some(Instant::now());
         }
+    }
+
+    /// Kinds of the faults that were played at some time from then on.
+    pub fn kinds_since(&self, from: Instant) -> BTreeSet<&'static str> {
+        let inner = self.inner();
+        let played = inner.faults.iter().filter(|(_, _, end)| end.is_none_or(|end| end >= from));
+        played.map(|(kind, ..)| *kind).collect()
     }
 
     pub fn rolling_began(&self) {
@@ -123,7 +137,7 @@ impl Ledger {
 
     /// Whether nothing was done to the mesh from shortly before `from` until now.
     pub fn was_calm(&self, from: Instant) -> bool {
-        self.inner().faults.iter().all(|(_, end)| end.is_some_and(|end| end + AFTERMATH < from))
+        self.inner().faults.iter().all(|(_, _, end)| end.is_some_and(|end| end + AFTERMATH < from))
     }
 
     /// Whether a statement that began then and ends now ran while nodes were restarted one after the other.
@@ -143,6 +157,7 @@ impl Counts {
             self.false_alarms,
             self.died,
             self.rolling_failed,
+            self.wrong_names,
             self.stuck,
         ];
         offences.iter().sum::<u64>() == 0 && self.right > 0

@@ -5,5 +5,6 @@
 mod cli;
 mod databases;
 mod kills;
+mod lifetime;
 mod membership;
 mod ports;

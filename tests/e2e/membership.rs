@@ -14,12 +14,12 @@ use greylag_tests::{Stage, binary, greylag, stderr_of_failure, stdout_of};
 /// A refusal is prompt.
 const PROMPT: Duration = Duration::from_secs(20);
 
-async fn mesh(dir: &Path) -> anyhow::Result<DemoMesh> {
+pub async fn mesh(dir: &Path) -> anyhow::Result<DemoMesh> {
     Ok(DemoMesh::start_of(dir, 3, &Databases::default(), &binary()).await?.0)
 }
 
 /// Configuration of a fourth node.
-fn joiner(mesh: &DemoMesh, dir: &Path, name: &str, token: &str) -> anyhow::Result<NodeConfig> {
+pub fn joiner(mesh: &DemoMesh, dir: &Path, name: &str, token: &str) -> anyhow::Result<NodeConfig> {
     Ok(NodeConfig {
         name: name.into(),
         mesh: "demo".into(),
@@ -33,7 +33,7 @@ fn joiner(mesh: &DemoMesh, dir: &Path, name: &str, token: &str) -> anyhow::Resul
 }
 
 /// Runs a node that must be refused, and returns what it said.
-fn refused(config: NodeConfig) -> String {
+pub fn refused(config: NodeConfig) -> String {
     let process = NodeProcess::prepare(config, &binary()).unwrap();
     let file = process.config.data_dir.with_extension("toml");
     let started = Instant::now();
@@ -55,9 +55,18 @@ fn refused(config: NodeConfig) -> String {
 }
 
 fn token(mesh: &DemoMesh, ttl: &str) -> String {
+    token_with(mesh, &["--uses", "1", "--ttl", ttl])
+}
+
+/// What `token create` prints.
+pub fn token_with(mesh: &DemoMesh, arguments: &[&str]) -> String {
+    at(mesh, &[&["token", "create"], arguments].concat()).trim().to_owned()
+}
+
+/// What a command that must succeed prints, at the first node's door.
+pub fn at(mesh: &DemoMesh, arguments: &[&str]) -> String {
     let (door, bearer) = (mesh.door(0).unwrap(), mesh.token().unwrap());
-    let arguments = ["token", "create", "--uses", "1", "--ttl", ttl, "--server", &door, "--token", &bearer];
-    stdout_of(&greylag(&arguments)).trim().to_owned()
+    stdout_of(&greylag(&[arguments, &["--server", &door, "--token", &bearer]].concat()))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -98,6 +98,7 @@ impl Desk {
         });
         match outcome {
             Ok(connector) => {
+                connector.bounds().iter().for_each(|bound| self.ctx.bounds.list(bound));
                 opened.connector = Some(connector.clone());
                 opened.failed = None;
                 Ok(connector)

@@ -10,6 +10,8 @@ use greylag_protocol::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::bounds::Bound;
+
 /// One sub-query, as a connector sees it.
 #[derive(Debug, Clone)]
 pub struct ConnectorQuery {
@@ -43,6 +45,10 @@ pub trait Connector: Send + Sync + 'static {
     async fn query_by_key(&self, query: ConnectorQuery, keyset: Keyset) -> Result<EdgeRows> {
         let _ = keyset;
         self.query(query).await.map(EdgeRows::plain)
+    }
+    /// What it has a limited number of, such as connections: shown in `system.bounds` while it is open.
+    fn bounds(&self) -> Vec<Arc<Bound>> {
+        Vec::new()
     }
 }
 

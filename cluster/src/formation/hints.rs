@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -19,7 +19,6 @@ use crate::seams::{Beacon, Neighbourhood, Neighbours, Notice, Properties};
 const VERSION: &str = "1";
 /// Nodes kept at a time.
 const HINTS_MAX: usize = 32;
-const ADDRESS_BYTES_MAX: usize = 200;
 /// Bytes of the digest of a mesh's name that are told.
 const MESH_BYTES: usize = 16;
 
@@ -37,25 +36,24 @@ pub(crate) struct Hints(Arc<Shared>);
 struct Shared {
     mesh: String,
     /// Of this node itself.
-    own: String,
+    own: Option<SocketAddr>,
     /// By the name of the announcement.
-    heard: Mutex<BTreeMap<String, String>>,
+    heard: Mutex<BTreeMap<String, SocketAddr>>,
     changed: watch::Sender<()>,
 }
 
-/// This node as its neighbours are to hear of it; `None` if it has no address that could be told.
-pub(crate) fn beacon(mesh: &str, uuid: NodeUuid, name: &str, address: &str) -> Option<Beacon> {
-    let port = read_address(address)?.1;
-    let said = [(KEY_VERSION, VERSION), (KEY_MESH, &mesh_digest(mesh)), (KEY_NAME, name), (KEY_ADDRESS, address)];
-    let ip = address.parse().ok().map(|address: std::net::SocketAddr| address.ip());
+/// This node as its neighbours are to hear of it; `None` if nobody could dial that address.
+pub(crate) fn beacon(mesh: &str, uuid: NodeUuid, name: &str, address: SocketAddr) -> Option<Beacon> {
+    let text = read_address(&address.to_string())?.to_string();
+    let said = [(KEY_VERSION, VERSION), (KEY_MESH, &mesh_digest(mesh)), (KEY_NAME, name), (KEY_ADDRESS, &text)];
     let properties = said.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
-    Some(Beacon { instance: format!("greylag-{}", uuid.0.simple()), ip, port, properties })
+    Some(Beacon { instance: format!("greylag-{}", uuid.0.simple()), address, properties })
 }
 
 impl Hints {
-    pub(crate) fn new(mesh: &str, own: &str) -> Self {
+    pub(crate) fn new(mesh: &str, own: Option<SocketAddr>) -> Self {
         let (heard, changed) = (Mutex::default(), watch::Sender::new(()));
-        Self(Arc::new(Shared { mesh: mesh_digest(mesh), own: own.to_owned(), heard, changed }))
+        Self(Arc::new(Shared { mesh: mesh_digest(mesh), own, heard, changed }))
     }
 
     /// Announces this node and listens to others, until the future is dropped.
@@ -75,8 +73,8 @@ impl Hints {
     }
 
     /// Where to ask.
-    pub(super) fn addresses(&self) -> BTreeSet<String> {
-        self.lock().values().cloned().collect()
+    pub(super) fn addresses(&self) -> BTreeSet<SocketAddr> {
+        self.lock().values().copied().collect()
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<()> {
@@ -87,14 +85,15 @@ impl Hints {
         let mut heard = self.lock();
         match notice {
             Notice::Here { instance, properties } => {
-                let Some((name, address)) = read(&properties, &self.0.mesh).filter(|(_, at)| *at != self.0.own) else {
+                let Some((name, address)) = read(&properties, &self.0.mesh).filter(|(_, at)| Some(*at) != self.0.own)
+                else {
                     return;
                 };
                 let room = heard.len() < HINTS_MAX || heard.contains_key(&instance);
                 if !room || heard.get(&instance) == Some(&address) {
                     return;
                 }
-                tracing::info!(name, address, "a neighbour says that it is of this mesh");
+                tracing::info!(name, %address, "a neighbour says that it is of this mesh");
                 heard.insert(instance, address);
             }
             Notice::Gone { instance } => {
@@ -107,13 +106,13 @@ impl Hints {
         self.0.changed.send_replace(());
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, SocketAddr>> {
         self.0.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Name and address of a node of this mesh, if that is what is said.
-fn read(properties: &Properties, mesh: &str) -> Option<(String, String)> {
+fn read(properties: &Properties, mesh: &str) -> Option<(String, SocketAddr)> {
     let only = |wanted: &str| {
         let mut values = properties.iter().filter(|(key, _)| key == wanted).map(|(_, value)| value);
         let value = values.next()?;
@@ -122,32 +121,17 @@ fn read(properties: &Properties, mesh: &str) -> Option<(String, String)> {
     if only(KEY_VERSION)? != VERSION || only(KEY_MESH)? != mesh {
         return None;
     }
-    let (name, address) = (only(KEY_NAME)?, only(KEY_ADDRESS)?);
+    let (name, address) = (only(KEY_NAME)?, read_address(only(KEY_ADDRESS)?)?);
     let fits = (1..=63).contains(&name.len()) && !name.chars().any(char::is_control);
-    read_address(address).filter(|_| fits).map(|_| (name.to_owned(), address.to_owned()))
+    fits.then(|| (name.to_owned(), address))
 }
 
-/// `host:port` that somebody could listen at.
-fn read_address(address: &str) -> Option<(&str, u16)> {
-    let (host, port) = address.rsplit_once(':').filter(|_| address.len() <= ADDRESS_BYTES_MAX)?;
-    let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-    let port = port.parse().ok().filter(|port| digits && *port > 0)?;
-    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let fits = match bracketed.map_or_else(|| host.parse::<IpAddr>(), |host| host.parse()) {
-        Ok(IpAddr::V4(ip)) => bracketed.is_none() && !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),
-        Ok(IpAddr::V6(ip)) => bracketed.is_some() && !ip.is_unspecified() && !ip.is_multicast(),
-        Err(_) => bracketed.is_none() && is_name(host),
-    };
-    fits.then_some((host, port))
-}
-
-fn is_name(host: &str) -> bool {
-    let label = |label: &str| {
-        let plain = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-        (1..=63).contains(&label.len()) && plain && !label.starts_with('-')
-    };
-    // All digits and dots would be an address that is none.
-    host.split('.').all(label) && host.bytes().any(|byte| byte.is_ascii_alphabetic())
+/// An address that somebody could listen at. Names are not taken: looking up what strangers make up takes time.
+fn read_address(address: &str) -> Option<SocketAddr> {
+    let address: SocketAddr = address.parse().ok()?;
+    let ip = address.ip();
+    let nowhere = ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+    (address.port() > 0 && !nowhere).then_some(address)
 }
 
 /// Neighbours of other meshes are told apart by it; it is no secret and proves nothing.
@@ -165,8 +149,8 @@ mod tests {
 
     use super::*;
 
-    fn said(change: impl FnOnce(&mut Properties)) -> Option<(String, String)> {
-        let beacon = beacon("m", NodeUuid(Uuid::from_u128(7)), "n1", "10.0.0.1:7400").unwrap();
+    fn said(change: impl FnOnce(&mut Properties)) -> Option<(String, SocketAddr)> {
+        let beacon = beacon("m", NodeUuid(Uuid::from_u128(7)), "n1", "10.0.0.1:7400".parse().unwrap()).unwrap();
         let mut properties = beacon.properties.into_iter().map(|(k, v)| (k, v.into_bytes())).collect();
         change(&mut properties);
         read(&properties, &mesh_digest("m"))
@@ -178,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_a_node_says_is_read_and_nothing_else_is() {
-        assert_eq!(said(|_| ()), Some(("n1".to_owned(), "10.0.0.1:7400".to_owned())));
+        assert_eq!(said(|_| ()), Some(("n1".to_owned(), "10.0.0.1:7400".parse().unwrap())));
         assert!(said(|p| p.push(("more".into(), vec![0xff]))).is_some(), "a later release may say more");
         for (at, value) in [
             (0, &b"2"[..]),
@@ -197,17 +181,19 @@ mod tests {
             assert_eq!(said(|p| drop(p.remove(missing))), None);
             assert_eq!(said(|p| p.push(p[missing].clone())), None, "said twice");
         }
-        for good in ["host:1", "a.b-c.example:65535", "127.0.0.1:7400", "[::1]:7400", "[fe80::1]:9"] {
+        for good in ["127.0.0.1:7400", "10.0.0.1:65535", "[::1]:7400", "[fe80::1]:9"] {
             assert!(at(good), "{good}");
         }
         for bad in [
             "",
             ":",
-            "host",
-            "host:",
-            "host:0",
-            "host:65536",
-            "host:+7",
+            "host:1",
+            "a.b-c.example:7400",
+            "10.0.0.1",
+            "10.0.0.1:",
+            "10.0.0.1:0",
+            "10.0.0.1:65536",
+            "10.0.0.1:+7",
             ":7400",
             "::1:7400",
             "[::]:7400",
@@ -234,10 +220,10 @@ mod tests {
 
     #[test]
     fn a_bounded_number_is_kept_while_they_are_there() {
-        let hints = Hints::new("m", "10.0.0.1:7400");
+        let hints = Hints::new("m", Some("10.0.0.1:7400".parse().unwrap()));
         let mut changes = hints.watch();
         let here = |n: usize, address: String| {
-            let beacon = beacon("m", NodeUuid(Uuid::from_u128(n as u128)), "n", &address).unwrap();
+            let beacon = beacon("m", NodeUuid(Uuid::from_u128(n as u128)), "n", address.parse().unwrap()).unwrap();
             let properties = beacon.properties.into_iter().map(|(k, v)| (k, v.into_bytes())).collect();
             Notice::Here { instance: beacon.instance, properties }
         };
@@ -253,18 +239,17 @@ mod tests {
         hints.hear(Notice::Gone { instance: "another".into() });
         assert!(!changes.has_changed().unwrap());
         hints.hear(here(3, "10.9.9.9:9".into()));
-        assert!(hints.addresses().contains("10.9.9.9:9") && hints.addresses().len() == HINTS_MAX);
+        assert!(hints.addresses().contains(&"10.9.9.9:9".parse().unwrap()) && hints.addresses().len() == HINTS_MAX);
         let Notice::Here { instance, .. } = here(3, "10.9.9.9:9".into()) else { unreachable!() };
         hints.hear(Notice::Gone { instance });
         assert_eq!(hints.addresses().len(), HINTS_MAX - 1);
     }
 
     #[test]
-    fn a_node_that_cannot_be_dialled_by_name_or_number_says_nothing() {
-        let beacon = |address| beacon("m", NodeUuid(Uuid::from_u128(7)), "n1", address);
-        assert_eq!(beacon("0.0.0.0:7400"), None);
-        assert_eq!(beacon("host.example:7400").map(|b| (b.ip, b.port)), Some((None, 7400)));
-        assert_eq!(beacon("[::1]:7").map(|b| (b.ip, b.port)), Some((Some(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])), 7)));
+    fn a_node_that_nobody_could_dial_says_nothing() {
+        let beacon = |address: &str| beacon("m", NodeUuid(Uuid::from_u128(7)), "n1", address.parse().unwrap());
+        assert_eq!([beacon("0.0.0.0:7400"), beacon("10.0.0.1:0")], [None, None]);
+        assert!(beacon("[::1]:7").is_some());
     }
 
     proptest! {
@@ -272,7 +257,7 @@ mod tests {
         #[test]
         fn nothing_that_is_said_does_harm(
             pairs in prop::collection::vec(("(v|mesh|name|addr|[a-z]{0,3})", prop::collection::vec(any::<u8>(), 0..80)), 0..8),
-            address in "[0-9a-z.:\\[\\]-]{0,40}",
+            address in "[0-9a-z.:\\[\\]-]{0,40}|[0-9.]{7,15}:[0-9]{1,5}|\\[[0-9a-f:]{2,12}\\]:[0-9]{1,4}",
         ) {
             let mut properties: Properties = pairs;
             prop_assert_eq!(read(&properties, &mesh_digest("m")), None);
@@ -282,9 +267,8 @@ mod tests {
                 properties.push((key.to_owned(), value.as_bytes().to_vec()));
             }
             if let Some((_, found)) = read(&properties, &digest) {
-                prop_assert_eq!(&found, &address);
-                let (_, port) = found.rsplit_once(':').unwrap();
-                prop_assert!(port.parse::<u16>().unwrap() > 0);
+                prop_assert!(found.port() > 0 && !found.ip().is_unspecified());
+                prop_assert_eq!(address.parse::<SocketAddr>().unwrap(), found);
             }
         }
     }

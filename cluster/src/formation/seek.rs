@@ -130,11 +130,9 @@ impl Search {
     /// Addresses of seeds and candidates that have not been asked so far.
     async fn new_targets(&mut self) -> Vec<SocketAddr> {
         let candidates = self.roster.known().into_values().filter(|c| !c.outbound_only).map(|c| c.address);
-        let told: Vec<String> = self.seeker.seeds.iter().cloned().chain(candidates).collect();
-        let hinted = self.seeker.hints.as_ref().map(Hints::addresses).unwrap_or_default();
-        let names = told.into_iter().map(|name| (name, false)).chain(hinted.into_iter().map(|name| (name, true)));
+        let names: Vec<String> = self.seeker.seeds.iter().cloned().chain(candidates).collect();
         let mut new = Vec::new();
-        for (name, is_hint) in names {
+        for name in names {
             if !self.resolved.contains_key(&name) {
                 // What cannot be resolved now is tried again after the next line of progress.
                 let found = self.seeker.endpoint.resolve(&name).await.unwrap_or_else(|error| {
@@ -144,18 +142,18 @@ impl Search {
                 self.resolved.insert(name.clone(), found);
             }
             for target in self.resolved.get(&name).into_iter().flatten() {
-                if !is_hint {
-                    self.hinted.remove(target);
-                } else if self.hinted.len() >= HINTED_MAX {
-                    break;
-                }
+                self.hinted.remove(target);
                 if let std::collections::btree_map::Entry::Vacant(entry) = self.answers.entry(*target) {
                     entry.insert(None);
                     new.push(*target);
-                    if is_hint {
-                        self.hinted.insert(*target);
-                    }
                 }
+            }
+        }
+        for target in self.seeker.hints.as_ref().map(Hints::addresses).unwrap_or_default() {
+            if self.hinted.len() < HINTED_MAX && !self.answers.contains_key(&target) {
+                self.answers.insert(target, None);
+                self.hinted.insert(target);
+                new.push(target);
             }
         }
         new

@@ -77,12 +77,9 @@ impl Arrival {
         let accepting = accept_all(endpoint.clone(), desk.clone(), members.clone());
         tokio::spawn(alive.stop.clone().run_until_cancelled_owned(accepting));
         let key = Arc::new(key);
-        let hints = config.discovery.mdns.then(|| Hints::new(&config.mesh, &address));
-        if let Some(hints) = &hints {
-            let dialled = !config.outbound_only;
-            let beacon = dialled.then(|| hints::beacon(&config.mesh, uuid, &config.name, &address)).flatten();
-            let gathering = hints.clone().gather(seams.neighbourhood.clone(), beacon);
-            tokio::spawn(alive.stop.clone().run_until_cancelled_owned(gathering));
+        let mut hints = None;
+        if config.discovery.mdns {
+            hints = Some(look_around(&config, &seams, &endpoint, &address, uuid, &alive.stop).await);
         }
         Ok(Self { config, seams, store, uuid, key, token, endpoint, address, desk, hints, members, alive })
     }
@@ -299,6 +296,27 @@ impl Arrival {
             clock: self.seams.clock.clone(),
         }
     }
+}
+
+/// Announces this node to its neighbours and listens to them until it stops.
+async fn look_around(
+    config: &NodeConfig,
+    seams: &Seams,
+    endpoint: &Endpoint,
+    address: &str,
+    uuid: NodeUuid,
+    stop: &CancellationToken,
+) -> Hints {
+    // Neighbours take no names.
+    let own = endpoint.resolve(address).await.unwrap_or_default().first().copied();
+    let hints = Hints::new(&config.mesh, own);
+    let dialled = own.filter(|_| !config.outbound_only);
+    let beacon = dialled.and_then(|own| hints::beacon(&config.mesh, uuid, &config.name, own));
+    if beacon.is_none() {
+        tracing::info!(address, "the neighbours are not told of this node, which they could not dial");
+    }
+    tokio::spawn(stop.clone().run_until_cancelled_owned(hints.clone().gather(seams.neighbourhood.clone(), beacon)));
+    hints
 }
 
 fn advertised(config: &NodeConfig, endpoint: &Endpoint) -> Result<String> {

@@ -31,12 +31,11 @@ impl Neighbourhood for MulticastDns {
     fn enter(&self, beacon: Option<Beacon>) -> io::Result<Neighbours> {
         let daemon = ServiceDaemon::new().map_err(io::Error::other)?;
         let presence = Presence(daemon);
-        if let Some(Beacon { instance, ip, port, properties }) = beacon {
+        if let Some(Beacon { instance, address, properties }) = beacon {
             let host = format!("{instance}.local.");
-            let ip = ip.map(|ip| ip.to_string()).unwrap_or_default();
-            let info = ServiceInfo::new(SERVICE, &instance, &host, ip.as_str(), port, properties.as_slice());
+            let (ip, port) = (address.ip(), address.port());
+            let info = ServiceInfo::new(SERVICE, &instance, &host, ip, port, properties.as_slice());
             let info = info.map_err(io::Error::other)?;
-            let info = if ip.is_empty() { info.enable_addr_auto() } else { info };
             presence.0.register(info).map_err(io::Error::other)?;
         }
         let events = presence.0.browse(SERVICE).map_err(io::Error::other)?;

@@ -56,6 +56,7 @@ impl Doors {
                 verifier: Verifier::new(move || Some(facts.clone())),
                 sealer: sealer.clone(),
                 doors: Arc::new(move || known.clone()),
+                seats: Arc::new(fixture::Room::of(1024)),
             };
             let stop = closing.clone();
             runtime.spawn(async move { serve(TcpListener::from_std(listener).unwrap(), parts, stop).await });

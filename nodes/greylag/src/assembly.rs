@@ -10,6 +10,7 @@ use std::{
 };
 
 use greylag_actors::{
+    bounds::Bound,
     coordinator::port::BearerIssuer,
     node::{Node, NodeParts, PeersKind},
 };
@@ -112,6 +113,23 @@ impl flight::ticket::Sealer for MeshSealer {
     }
 }
 
+/// Clients of a door, as `system.bounds` shows them.
+struct DoorSeats(Arc<Bound>);
+
+impl flight::Seats for DoorSeats {
+    fn max(&self) -> u64 {
+        self.0.max()
+    }
+
+    fn take(&self) -> bool {
+        self.0.reserve(1)
+    }
+
+    fn release(&self) {
+        self.0.release(1);
+    }
+}
+
 /// Doors of members that are up, as far as a client of `own` reaches them. A door on loopback is one of its own machine
 /// only: elsewhere the same address is somebody else's, who must not be sent a client's token.
 fn reachable_doors(state: &ControlState, own: NodeId) -> Vec<String> {
@@ -191,11 +209,14 @@ async fn open_door(
         state.mesh.as_ref().map(|m| (m.id, m.bearer_public_key.clone()))
     });
     let others = mesh.clone();
+    let ctx = node.ctx();
+    let seats = ctx.bounds.open("limits.door_connections_max", "flight", ctx.limits.door_connections_max.into());
     let parts = flight::DoorParts {
         service: node.statements(),
         verifier,
         sealer: Arc::new(MeshSealer(mesh.clone())),
         doors: Arc::new(move || reachable_doors(&others.state(), others.node())),
+        seats: Arc::new(DoorSeats(seats)),
     };
     tracing::info!(%address, "flight sql door open");
     Ok(tokio::spawn(flight::serve(listener, parts, closing)))

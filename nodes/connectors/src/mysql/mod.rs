@@ -21,7 +21,10 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
-use greylag_actors::edge::port::{Connector, ConnectorQuery, Options};
+use greylag_actors::{
+    bounds::Bound,
+    edge::port::{Connector, ConnectorQuery, Options},
+};
 use greylag_protocol::{
     ErrorCode, MeshError, Result, SourceName, schema::SourceSchema, state::SourceSpec, statement::BatchStream,
 };
@@ -69,7 +72,7 @@ impl MySqlConnector {
         Ok(Self {
             source: spec.name.clone(),
             target: Arc::new(target),
-            pool: Pool::new(server.connections_max),
+            pool: Pool::new(&spec.name, server.connections_max),
             schemas,
             schemas_explicit,
         })
@@ -115,6 +118,10 @@ impl MySqlConnector {
 
 #[async_trait]
 impl Connector for MySqlConnector {
+    fn bounds(&self) -> Vec<Arc<Bound>> {
+        vec![self.pool.bound()]
+    }
+
     async fn schema(&self) -> Result<SourceSchema> {
         let mut expiry = Expiry::new(CATALOG_TIMEOUT, CancellationToken::new());
         let read = expiry.bound(async {

@@ -28,7 +28,10 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{TryStreamExt, stream};
-use greylag_actors::edge::port::{Connector, ConnectorQuery, EdgeRows, Options};
+use greylag_actors::{
+    bounds::Bound,
+    edge::port::{Connector, ConnectorQuery, EdgeRows, Options},
+};
 use greylag_protocol::{
     MeshError, Result, SourceName, messages::edge::Keyset, schema::SourceSchema, state::SourceSpec,
     statement::BatchStream,
@@ -84,7 +87,7 @@ impl PostgresConnector {
         Ok(Self {
             source: spec.name.clone(),
             target: Arc::new(Target::new(spec, options)?),
-            pool: Pool::new(server.connections_max),
+            pool: Pool::new(&spec.name, server.connections_max),
             schemas,
             schemas_explicit,
             known_types: Mutex::default(),
@@ -161,6 +164,10 @@ impl PostgresConnector {
 
 #[async_trait]
 impl Connector for PostgresConnector {
+    fn bounds(&self) -> Vec<Arc<Bound>> {
+        vec![self.pool.bound()]
+    }
+
     async fn schema(&self) -> Result<SourceSchema> {
         let mut expiry = Expiry::new(CATALOG_TIMEOUT, CancellationToken::new());
         let read = expiry.bound(async {

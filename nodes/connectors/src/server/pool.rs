@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use greylag_protocol::{ErrorCode, MeshError, Result};
+use greylag_actors::bounds::{Bound, Taken};
+use greylag_protocol::{ErrorCode, MeshError, Result, SourceName};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -24,7 +25,8 @@ pub(crate) const LEASE_WAIT_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Pool<C> {
     leases: Arc<Semaphore>,
-    connections_max: usize,
+    /// Connections in use.
+    bound: Arc<Bound>,
     idle: Mutex<Vec<(C, Instant)>>,
 }
 
@@ -32,29 +34,37 @@ pub(crate) struct Pool<C> {
 /// back.
 #[derive(Debug)]
 pub(crate) struct Lease<C> {
+    /// Given back before the permit.
+    _taken: Taken,
     _permit: OwnedSemaphorePermit,
     pool: Arc<Pool<C>>,
 }
 
 impl<C> Pool<C> {
-    pub(crate) fn new(connections_max: usize) -> Arc<Self> {
+    pub(crate) fn new(source: &SourceName, connections_max: usize) -> Arc<Self> {
         Arc::new(Self {
             leases: Arc::new(Semaphore::new(connections_max)),
-            connections_max,
+            bound: Bound::named("source.connections_max", source.to_string(), connections_max as u64),
             idle: Mutex::new(Vec::new()),
         })
+    }
+
+    pub(crate) fn bound(&self) -> Arc<Bound> {
+        self.bound.clone()
     }
 
     /// GL3010 when every connection stays in use for `wait` (at most [`LEASE_WAIT_MAX`]).
     pub(crate) async fn lease(self: &Arc<Self>, wait: Duration) -> Result<Lease<C>> {
         let wait = wait.min(LEASE_WAIT_MAX);
         match tokio::time::timeout(wait, self.leases.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(Lease { _permit: permit, pool: self.clone() }),
+            Ok(Ok(permit)) => Ok(Lease { _taken: self.bound.taken(), _permit: permit, pool: self.clone() }),
             Ok(Err(_)) => Err(MeshError::internal("a connection pool was closed")),
-            Err(_) => Err(MeshError::new(
-                ErrorCode::SourceBusy,
-                format!("all {} connections stayed in use for {} ms", self.connections_max, wait.as_millis()),
-            )),
+            Err(_) => {
+                self.bound.refuse();
+                let (all, waited) = (self.bound.max(), wait.as_millis());
+                let message = format!("all {all} connections stayed in use for {waited} ms");
+                Err(MeshError::new(ErrorCode::SourceBusy, message))
+            }
         }
     }
 
@@ -85,16 +95,29 @@ impl<C> Lease<C> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use greylag_actors::bounds::Bounds;
+    use greylag_protocol::NodeId;
+
     use super::*;
+
+    fn shop() -> SourceName {
+        SourceName::new("shop").unwrap()
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_bound_holds_and_the_wait_ends() {
-        let pool: Arc<Pool<u32>> = Pool::new(2);
+        let pool: Arc<Pool<u32>> = Pool::new(&shop(), 2);
         let first = pool.lease(Duration::from_secs(1)).await.unwrap();
         let second = pool.lease(Duration::from_secs(1)).await.unwrap();
         let error = pool.lease(Duration::from_secs(1)).await.unwrap_err();
         assert_eq!(error.code, ErrorCode::SourceBusy);
+        let listed = Bounds::default();
+        listed.list(&pool.bound());
+        let row = || listed.rows(NodeId(1)).remove(0);
+        assert_eq!((row().name.as_str(), row().of.as_str()), ("source.connections_max", "shop"));
+        assert_eq!((row().max, row().used, row().peak, row().refused), (2, 2, 2, 1));
         first.put_back(7);
+        assert_eq!((row().used, row().peak), (1, 2));
         let third = pool.lease(Duration::from_secs(1)).await.unwrap();
         assert_eq!(third.take_idle(), Some(7));
         assert_eq!(third.take_idle(), None);
@@ -104,7 +127,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn old_and_distrusted_connections_are_closed() {
-        let pool: Arc<Pool<u32>> = Pool::new(1);
+        let pool: Arc<Pool<u32>> = Pool::new(&shop(), 1);
         pool.lease(Duration::ZERO).await.unwrap().put_back(1);
         tokio::time::advance(IDLE_MAX).await;
         pool.lease(Duration::ZERO).await.unwrap().put_back(2);

@@ -42,7 +42,10 @@ mod sqlite_test;
 use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use greylag_actors::edge::port::{Connector, ConnectorQuery, Options};
+use greylag_actors::{
+    bounds::Bound,
+    edge::port::{Connector, ConnectorQuery, Options},
+};
 use greylag_protocol::{
     MeshError, Result, SourceName,
     schema::{Dialect, SourceSchema},
@@ -128,7 +131,7 @@ impl SqliteConnector {
 
     async fn connect(spec: &SourceSpec, options: Options) -> Result<Self> {
         let (path, settings) = parse(spec, &options)?;
-        let pool = Pool::new(path);
+        let pool = Pool::new(&spec.name, path);
         let source = Source { name: spec.name.clone(), settings, pool, verifier: Verifier::default() };
         let connector = Self { source: Arc::new(source) };
         connector.ping().await?;
@@ -163,6 +166,10 @@ impl SqliteConnector {
 
 #[async_trait]
 impl Connector for SqliteConnector {
+    fn bounds(&self) -> Vec<Arc<Bound>> {
+        vec![self.source.pool.bound()]
+    }
+
     async fn schema(&self) -> Result<SourceSchema> {
         self.with_session(|source, session| {
             Ok(SourceSchema {

@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use greylag_protocol::{ErrorCode, MeshError, Result};
+use greylag_actors::bounds::{Bound, Taken};
+use greylag_protocol::{ErrorCode, MeshError, Result, SourceName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
@@ -26,11 +27,21 @@ pub(super) struct Pool {
     path: PathBuf,
     idle: Mutex<Vec<Session>>,
     threads: Arc<Semaphore>,
+    /// Threads in use.
+    bound: Arc<Bound>,
 }
 
+/// The right to use a thread, until it is dropped.
+pub(super) type Thread = (Taken, OwnedSemaphorePermit);
+
 impl Pool {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::default(), threads: Arc::new(Semaphore::new(THREADS_MAX)) }
+    pub(super) fn new(source: &SourceName, path: PathBuf) -> Self {
+        let bound = Bound::named("source.threads_max", source.to_string(), THREADS_MAX as u64);
+        Self { path, idle: Mutex::default(), threads: Arc::new(Semaphore::new(THREADS_MAX)), bound }
+    }
+
+    pub(super) fn bound(&self) -> Arc<Bound> {
+        self.bound.clone()
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -38,11 +49,14 @@ impl Pool {
     }
 
     /// The right to use one of the source's threads; GL3010 if none gets free in time.
-    pub(super) async fn thread(&self) -> Result<OwnedSemaphorePermit> {
+    pub(super) async fn thread(&self) -> Result<Thread> {
         match tokio::time::timeout(THREAD_WAIT, self.threads.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
+            Ok(Ok(permit)) => Ok((self.bound.taken(), permit)),
             Ok(Err(_)) => Err(MeshError::internal("the threads of an SQLite source are gone")),
-            Err(_) => Err(MeshError::new(ErrorCode::SourceBusy, format!("all {THREADS_MAX} threads are in use"))),
+            Err(_) => {
+                self.bound.refuse();
+                Err(MeshError::new(ErrorCode::SourceBusy, format!("all {THREADS_MAX} threads are in use")))
+            }
         }
     }
 

@@ -23,6 +23,7 @@ use tonic::{
 
 use super::{
     DoorParts,
+    connections::Admission,
     door::{Door, now_unix_ms},
     session,
     status::{normal, to_status},
@@ -55,6 +56,7 @@ impl Front {
 
     /// The request with its session, if it names a principal.
     fn admit<T>(&self, mut request: Request<T>) -> Result<Request<T>, Status> {
+        check_seat(&request)?;
         let session = self.session(request.metadata()).map_err(|e| to_status(&e))?;
         request.extensions_mut().insert(session);
         Ok(request)
@@ -104,6 +106,17 @@ impl Front {
     }
 }
 
+/// GL5009 on a connection that was let in only to be told so.
+fn check_seat<T>(request: &Request<T>) -> Result<(), Status> {
+    match request.extensions().get::<Admission>() {
+        Some(Admission::Refused { max }) => {
+            let message = format!("{max} clients are connected to this door already");
+            Err(to_status(&MeshError::new(ErrorCode::DoorFull, message)))
+        }
+        Some(Admission::Seated) | None => Ok(()),
+    }
+}
+
 fn unauthenticated(message: &str) -> MeshError {
     MeshError::new(ErrorCode::Unauthenticated, message)
 }
@@ -135,6 +148,7 @@ impl FlightService for Front {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
+        check_seat(&request)?;
         let token = self.handshake_token(request.metadata()).map_err(|e| to_status(&e))?;
         let header = MetadataValue::try_from(format!("Bearer {token}"))
             .map_err(|_| to_status(&unauthenticated("the token is not plain text")))?;

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 pub use actions::{ADMIN_ACTION, CANCEL_ACTION};
-pub use connections::CONNECTIONS_MAX;
+pub use connections::Seats;
 pub use door::Doors;
 pub use jobs::POLL_WAIT_MAX;
 pub use results::{MESSAGE_BYTES_MAX, MESSAGE_BYTES_SPLIT};
@@ -67,6 +67,8 @@ pub struct DoorParts {
     /// Doors that share a sealer honour each other's tickets.
     pub sealer: Arc<dyn Sealer>,
     pub doors: Doors,
+    /// Clients that it takes.
+    pub seats: Arc<dyn Seats>,
 }
 
 /// Serves the door on this listener until `closing`. GL6001 if the listener is not on loopback.
@@ -78,6 +80,7 @@ pub async fn serve(listener: TcpListener, parts: DoorParts, closing: Cancellatio
             format!("`flight` = `{address}`: without TLS the door opens on loopback only"),
         ));
     }
+    let seats = parts.seats.clone();
     let front = FlightServiceServer::new(Front::new(parts, address.to_string(), closing.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX + (64 << 10));
@@ -86,7 +89,7 @@ pub async fn serve(listener: TcpListener, parts: DoorParts, closing: Cancellatio
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(front)
-        .serve_with_incoming_shutdown(connections::accept(listener), closing.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(connections::accept(listener, seats), closing.clone().cancelled_owned());
     tokio::select! {
         served = server => served.map_err(|e| MeshError::internal(format!("the Flight SQL door failed: {e}"))),
         () = async { closing.cancelled().await; tokio::time::sleep(CLOSING_GRACE).await } => Ok(()),

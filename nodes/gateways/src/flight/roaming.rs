@@ -254,7 +254,7 @@ impl Search {
 
     /// Gives the door up that answered so, and waits once all have been tried. The error, if no door will do better.
     async fn next(&mut self, shared: &Shared, error: MeshError) -> Result<()> {
-        let lost = matches!(error.code, ErrorCode::PeerUnreachable | ErrorCode::ShuttingDown);
+        let lost = matches!(error.code, ErrorCode::PeerUnreachable | ErrorCode::ShuttingDown | ErrorCode::DoorFull);
         // A mesh that has just lost a node may have no leader, policy or edge for a moment.
         let passing = self.tried > 0 && error.is_retryable() && error.code != ErrorCode::ReplayDiffers;
         let doors = shared.doors().len();
