@@ -19,7 +19,7 @@ use datafusion::{
     },
     execution::{SendableRecordBatchStream, TaskContext},
     logical_expr::{
-        Expr, ExprSchemable, Extension, Filter, LogicalPlan, Operator, UserDefinedLogicalNode,
+        Expr, ExprSchemable, Extension, Filter, LogicalPlan, Operator, Projection, UserDefinedLogicalNode,
         UserDefinedLogicalNodeCore,
         physical_planning_context::PhysicalPlanningContext,
         utils::{conjunction, split_conjunction_owned},
@@ -117,8 +117,19 @@ pub(crate) fn lower(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(lowered.data)
 }
 
-/// A filter right above a guard: what cannot fail goes below.
+/// A filter right above a guard: what cannot fail goes below. A projection between the two that only leaves out columns
+/// (the optimiser puts one there) goes above both.
 fn through(filter: Filter) -> Result<Transformed<LogicalPlan>> {
+    if let LogicalPlan::Projection(projection) = filter.input.as_ref()
+        && GuardNode::of(&projection.input).is_some()
+        && projection.expr.iter().all(|expr| matches!(expr, Expr::Column(_)))
+    {
+        let moved = Filter::try_new(filter.predicate.clone(), Arc::clone(&projection.input))?;
+        let moved = through(moved)?;
+        let expr = projection.expr.clone();
+        let projection = Projection::try_new_with_schema(expr, Arc::new(moved.data), Arc::clone(&projection.schema))?;
+        return Ok(Transformed::yes(LogicalPlan::Projection(projection)));
+    }
     let Some(guard) = GuardNode::of(&filter.input) else { return Ok(Transformed::no(LogicalPlan::Filter(filter))) };
     let parts = split_conjunction_owned(filter.predicate.clone());
     let (below, above): (Vec<Expr>, Vec<Expr>) =
