@@ -312,10 +312,8 @@ macro_rules! for_each_message {
     ($dice:expr, $check:ident) => {{
         use greylag_protocol::{
             MeshError,
-            filter::{Comparison, FilterNode, FilterValue, LikePart, RowFilter, Term},
             frame::FrameKind,
             messages::{authority::*, control::*, edge::*, forward::*, health::*, join::*},
-            obligation::{ColumnMask, DateUnit, HiddenColumn, Mask, MaskRule, Notice, NoticeMode, TableObligation},
             state::{Command, ControlState, Outcome},
         };
         use $crate::generate::messages::Each;
