@@ -70,7 +70,7 @@ macro_rules! numbers {
         })*
     };
 }
-numbers!(u16 u32 u64 u128 i64);
+numbers!(u16 u32 u64 u128 i32 i64);
 
 macro_rules! newtypes {
     ($($t:ident)*) => { $(impl Each for $t { fn each(dice: &mut Dice) -> Vec<Self> { vec![Self(Roll::roll(dice))] } })* };
@@ -142,6 +142,22 @@ impl Each for [u8; 32] {
 impl Each for SourceName {
     fn each(dice: &mut Dice) -> Vec<Self> {
         vec![SourceName::new(format!("s{}", dice.below(1000))).unwrap()]
+    }
+}
+impl<T: Each> Each for Versioned<T> {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        vec![Versioned { version: Roll::roll(dice), value: Roll::roll(dice) }]
+    }
+}
+impl Each for MaskSalt {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        vec![MaskSalt(Roll::roll(dice))]
+    }
+}
+impl Each for Network {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        let v4 = format!("10.{}.0.0/16", dice.below(256));
+        vec![v4.parse().unwrap(), "2001:db8::/32".parse().unwrap()]
     }
 }
 impl Each for ErrorCode {
@@ -216,7 +232,21 @@ enums! {
     AuthorityReply { Certificate(0), Keys(0), Kept, Rotated, NotKept, Refused(0) }
     HealthReply { Report(0), Unknown }
     PeerSight { Linked, Heard { ago_ms }, Silent }
-    Outcome { Done { epoch }, Admitted { node, epoch }, Applied { version, changed }, Register { version, value }, Refused(0) }
+    Outcome { Done { epoch }, Admitted { node, epoch }, Applied { version, changed }, Register { version, value }, Quota(0), Refused(0) }
+    Period { Hour, Day, Month }
+    QuotaCommand { SetLimit { key, limit, now_unix_ms }, Lease { key, lease, need, want, now_unix_ms }, Report { key, lease, spent, closed } }
+    QuotaOutcome {
+        Granted { amount, period_end_unix_ms }, Exhausted { limit, left, period_end_unix_ms }, Unlimited, Done, Repeated,
+        Stale,
+    }
+    AttributeKind { Text, Integer, Bool, Texts }
+    Scope { Query, Describe, Manage, Metrics }
+    GovernCommand {
+        PutPolicy { id, text, by, now_unix_ms, expect_version }, DropPolicy { id },
+        PutTag { tag, places, expect_version }, DeclareAttribute { name, kind },
+        PutSettings { settings, expect_version }, PutKey { key }, RevokeKey { id, now_unix_ms }, KeysUsed { uses },
+        AuditHead { head },
+    }
     RegisterExpect { Version(0), Value(0) }
     RegisterOp { Write { value }, CompareAndSet { expect, value }, Add { delta }, Remove }
     Command {
@@ -227,7 +257,7 @@ enums! {
         PutGrant { grant }, RevokeGrant { id }, SetDraining { node, draining, now_unix_ms },
         Reach { node, source, version, reached, now_unix_ms }, Forgive { node, source, tries },
         RotateAuthority { ca_certificate, rotation }, Certified { node, authority }, EndRotation { former_ca },
-        Register { name, op, request }, Rest { node, roles },
+        Register { name, op, request }, Govern(0), Quota(0), Rest { node, roles },
     }
     AdminCall {
         ApplySource { spec, expect_version }, DropSource { name }, CreateJoinToken { uses, ttl_secs, allowed }, ListJoinTokens,
@@ -285,14 +315,31 @@ structs! {
     Candidate { mesh_name, expect, uuid, name, address, labels, door, outbound_only, knows }
     Enrolment { mesh, node, certificate, ca_certificate, authority, members, rotation, epoch }
     Authority { ca_key, bearer_key }
-    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining, resting, rotation, unreached, registers }
+    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining, resting, rotation, unreached, registers, governance }
+    Governance { decided_since, policies, tags, attributes, settings, keys, quotas, audit_heads }
+    StoredPolicy { text, version, changed_by, changed_unix_ms }
+    TagPlace { tables, columns }
+    GovernanceSettings { environment, utc_offset_minutes, prices, budgets, weights }
+    Prices { statement, row_returned, kib_returned, row_scanned, kib_scanned, source_ms, cpu_ms }
+    Budget { organisation, role, agent, rows_max, bytes_max }
+    ApiKey {
+        id, secret_hash, principal, scopes, networks, created_unix_ms, expires_unix_ms, revoked_unix_ms,
+        last_used_unix_ms,
+    }
+    AuditHead { node, sequence, hash }
+    QuotaKey { organisation, agent, period }
+    LeaseId { node, incarnation, sequence }
+    Lease { amount, spent, granted_unix_ms }
+    PeriodUse { start_unix_ms, end_unix_ms, settled, open, starved }
+    Quota { limit, current, past, asked }
+    QuotaLedger { quotas }
     Rotation { former_ca, new_by_former, former_by_new, until_unix_ms }
     Unreached { since_unix_ms, tries, barred }
     Registers { changes, values, recent }
     Register { value, version }
     RecentChange { request, sum }
     RegisterRequest { id, after }
-    MeshFacts { id, name, ca_certificate, bearer_public_key, founded_unix_ms }
+    MeshFacts { id, name, ca_certificate, bearer_public_key, founded_unix_ms, mask_salt }
     Member {
         id, uuid, name, address, door, labels, outbound_only, voter, status, status_since_unix_ms, public_key,
         allowed, certified_by,

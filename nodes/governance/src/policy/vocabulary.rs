@@ -18,22 +18,11 @@ use greylag_protocol::{
     ErrorCode, MeshError, Result,
     messages::control::{Action, TableName},
     principal::{Principal, PrincipalKind},
+    state::AttributeKind,
 };
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::catalog::{TableFacts, ValueKind};
-
-/// What a token's attribute holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AttributeKind {
-    Text,
-    Integer,
-    Bool,
-    /// Texts between commas.
-    Texts,
-}
 
 /// Attributes of principals that policies may use by name, besides the built-in ones. A value that is not of its kind
 /// counts as missing.

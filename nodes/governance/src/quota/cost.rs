@@ -1,5 +1,6 @@
 //! What a statement costs: use times prices. The table is in the folder's head.
 
+use greylag_protocol::state::Prices;
 use serde::{Deserialize, Serialize};
 
 /// Micro-credits of a credit.
@@ -38,44 +39,21 @@ impl Usage {
     }
 }
 
-/// Prices in nano-credits for each unit (bytes: for each KiB).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CostModel {
-    pub statement: u64,
-    pub row_returned: u64,
-    pub kib_returned: u64,
-    pub row_scanned: u64,
-    pub kib_scanned: u64,
-    pub source_ms: u64,
-    pub cpu_ms: u64,
-}
-
-impl Default for CostModel {
-    fn default() -> Self {
-        Self {
-            statement: 1_000_000,
-            row_returned: 1_000,
-            kib_returned: 20_000,
-            row_scanned: 100,
-            kib_scanned: 4_000,
-            source_ms: 50_000,
-            cpu_ms: 100_000,
-        }
-    }
-}
+/// Prices, with the arithmetic over them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CostModel(pub Prices);
 
 impl CostModel {
     /// Micro-credits, rounded up; more than can be counted is the most that can.
     pub fn cost(&self, usage: &Usage) -> u64 {
         let whole = [
-            (usage.statements, self.statement),
-            (usage.rows_returned, self.row_returned),
-            (usage.rows_scanned, self.row_scanned),
-            (usage.source_ms, self.source_ms),
-            (usage.cpu_ms, self.cpu_ms),
+            (usage.statements, self.0.statement),
+            (usage.rows_returned, self.0.row_returned),
+            (usage.rows_scanned, self.0.row_scanned),
+            (usage.source_ms, self.0.source_ms),
+            (usage.cpu_ms, self.0.cpu_ms),
         ];
-        let by_kib = [(usage.bytes_returned, self.kib_returned), (usage.bytes_scanned, self.kib_scanned)];
+        let by_kib = [(usage.bytes_returned, self.0.kib_returned), (usage.bytes_scanned, self.0.kib_scanned)];
         let product = |(n, price): (u64, u64)| u128::from(n) * u128::from(price);
         // Everything over 1024, so that bytes are not rounded one by one. Each product is below 2^128 / 2^10 or so.
         let whole = whole.into_iter().fold(0_u128, |sum, part| sum.saturating_add(product(part).saturating_mul(KIB)));
@@ -127,6 +105,6 @@ mod tests {
     fn what_cannot_be_counted_is_the_most() {
         let all = u64::MAX;
         let usage = Usage { rows_returned: all, bytes_scanned: all, source_ms: all, ..Usage::default() };
-        assert_eq!(CostModel { source_ms: all, ..CostModel::default() }.cost(&usage), all);
+        assert_eq!(CostModel(Prices { source_ms: all, ..Prices::default() }).cost(&usage), all);
     }
 }
