@@ -13,7 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bounds::{Bound, Bounds},
-    coordinator::{port::BearerIssuer, spill::SpillSpace},
+    coordinator::{
+        port::{BearerIssuer, Hooks},
+        spill::SpillSpace,
+    },
     directory::RoleDirectory,
     edge::{
         parking::Parking,
@@ -63,6 +66,8 @@ pub struct NodeCtx {
     pub secrets: Arc<dyn Secrets>,
     /// Signs bearer tokens; `None` where no door's crate is plugged in.
     pub bearer: Option<Arc<dyn BearerIssuer>>,
+    /// Steps of statements that somebody else fills.
+    pub hooks: Hooks,
     pub directory: RoleDirectory,
     pub home: ActorHome,
     /// Named limits, and how full they are.

@@ -24,7 +24,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     bounds::Bounds,
     context::{ActorHome, NodeCtx},
-    coordinator::{self, port::BearerIssuer, spill::SpillSpace},
+    coordinator::{
+        self,
+        port::{BearerIssuer, Hooks},
+        spill::SpillSpace,
+    },
     directory::RoleDirectory,
     edge::{
         self,
@@ -58,6 +62,7 @@ pub struct NodeParts {
     pub connectors: Arc<dyn ConnectorFactory>,
     pub secrets: Arc<dyn Secrets>,
     pub bearer: Option<Arc<dyn BearerIssuer>>,
+    pub hooks: Hooks,
     pub limits: Limits,
     pub timing: Timing,
     pub peers: PeersKind,
@@ -174,6 +179,7 @@ pub(crate) fn context(parts: &NodeParts) -> Arc<NodeCtx> {
         connectors: parts.connectors.clone(),
         secrets: parts.secrets.clone(),
         bearer: parts.bearer.clone(),
+        hooks: parts.hooks.clone(),
         directory: RoleDirectory::new(),
         work: Work::default(),
         stopping: CancellationToken::new(),

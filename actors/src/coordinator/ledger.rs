@@ -2,8 +2,9 @@
 //! `system.subqueries` show them.
 
 use greylag_protocol::{
-    MeshError,
+    Epoch, MeshError,
     messages::control::{QueryRow, SubqueryRow},
+    step::{Step, StepTimes},
 };
 use tokio::time::Instant;
 
@@ -11,6 +12,7 @@ use super::{
     book::{Book, Entry},
     query::core::Stage,
 };
+use crate::turnstile::Position;
 
 /// Statements remembered after they have ended.
 pub const QUERIES_KEPT_MAX: usize = 200;
@@ -31,6 +33,8 @@ struct QueryProgress {
     row: QueryRow,
     stage: Stage,
     since: Instant,
+    /// While it waits for its turn.
+    position: Option<Position>,
 }
 
 impl QueryProgress {
@@ -38,12 +42,8 @@ impl QueryProgress {
     fn settle(&mut self, now: Instant) {
         let spent = now.saturating_duration_since(self.since).as_micros() as u64;
         self.since = now;
-        match self.stage {
-            Stage::Queued => self.row.admission_us += spent,
-            Stage::Resolving | Stage::Deciding => self.row.decision_us += spent,
-            Stage::Planning => self.row.planning_us += spent,
-            Stage::Running { .. } | Stage::Restarting { .. } => self.row.execution_us += spent,
-            Stage::Done | Stage::Failed | Stage::Cancelled => {}
+        if let Some(step) = self.stage.step() {
+            self.row.times.add(step, spent);
         }
     }
 }
@@ -73,8 +73,9 @@ impl Ledger {
     /// Opens a statement's row, in the state `queued`.
     pub fn query(&self, mut row: QueryRow) -> QueryEntry {
         row.sql = cut(&row.sql);
-        row.state = Stage::Queued.name().into();
-        QueryEntry(self.queries.open(QueryProgress { row, stage: Stage::Queued, since: Instant::now() }))
+        let stage = Stage::Before(Step::Admission);
+        row.state = stage.name().into();
+        QueryEntry(self.queries.open(QueryProgress { row, stage, since: Instant::now(), position: None }))
     }
 
     /// Opens an attempt's row, in the state `running`.
@@ -89,6 +90,7 @@ impl Ledger {
         let now = Instant::now();
         let settled = |mut progress: QueryProgress| {
             progress.settle(now);
+            progress.row.queue_position = progress.position.and_then(|position| position.ahead());
             progress.row
         };
         self.queries.rows().into_iter().map(settled).collect()
@@ -118,8 +120,36 @@ impl QueryEntry {
         });
     }
 
-    pub fn rows(&self, rows: u64) {
-        self.0.change(|progress| progress.row.rows += rows);
+    pub fn waits(&self, position: Position) {
+        self.0.change(|progress| progress.position = Some(position));
+    }
+
+    pub fn decided(&self, epoch: Epoch) {
+        self.0.change(|progress| progress.row.epoch = Some(epoch));
+    }
+
+    /// Time of steps that are parts of another, in which it is counted already.
+    pub fn times(&self, times: &StepTimes) {
+        self.0.change(|progress| times.iter().for_each(|(step, us)| progress.row.times.add(step, us)));
+    }
+
+    pub fn rows(&self, rows: u64, bytes: u64) {
+        self.0.change(|progress| {
+            progress.row.rows += rows;
+            progress.row.bytes += bytes;
+        });
+    }
+
+    pub fn charged(&self, cost: u64) {
+        self.0.change(|progress| progress.row.cost = cost);
+    }
+
+    /// The row as it stands.
+    pub fn row(&self) -> Option<QueryRow> {
+        self.0.change(|progress| {
+            progress.settle(Instant::now());
+            progress.row.clone()
+        })
     }
 
     /// A new run: rows of the last one did not count.
@@ -127,6 +157,7 @@ impl QueryEntry {
         self.0.change(|progress| {
             progress.row.restarts += 1;
             progress.row.rows = 0;
+            progress.row.bytes = 0;
         });
     }
 

@@ -73,6 +73,7 @@ impl Greylag {
             timing,
             peers: PeersKind::Cluster,
             bearer: Some(Arc::new(issuer)),
+            hooks: Default::default(),
         })
         .await?;
         let node = Arc::new(node);

@@ -7,9 +7,11 @@ use crate::{
     error::MeshError,
     ids::{Epoch, JobId, NodeId, QueryId},
     obligation::{Notice, TableObligation},
-    principal::Principal,
+    principal::{Principal, Priority},
+    schema::WireSchema,
     state::Role,
     statement::Progress,
+    step::StepTimes,
 };
 
 /// Largest encoded control message, bytes.
@@ -19,7 +21,7 @@ pub const CONTROL_BYTES_MAX: usize = 64 << 10;
 pub const OBSERVED_ROWS_MAX: usize = 200;
 
 /// Version of everything in this module, where it travels on streams of its own.
-pub const CONTROL_VERSION: u16 = 1;
+pub const CONTROL_VERSION: u16 = 2;
 
 /// A call on a stream of its own (tag `Control`): this in one `Control` frame, and a `Result<ControlReply>` in one back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +40,10 @@ pub enum ControlRequest {
     IssueBearer(BearerRequest),
     /// To a policy actor: may this principal do this?
     Decide(DecideRequest),
+    /// To a policy actor: what may this principal know of each of these tables?
+    Discern(DiscernRequest),
+    /// To a policy actor: what does each policy say about this?
+    Why(DecideRequest),
     /// To any role actor: are you there?
     Probe,
     /// To a coordinator: stop a query.
@@ -62,14 +68,32 @@ pub enum ControlRequest {
 pub enum ControlReply {
     Bearer(String),
     Decision(Decision),
+    /// One for each table, in order.
+    Discerned(Vec<Discerned>),
+    Why(Vec<Said>),
     Alive,
     Cancelled(bool),
     Progress(Option<Progress>),
-    Queries { rows: Vec<QueryRow>, truncated: bool },
-    Subqueries { rows: Vec<SubqueryRow>, truncated: bool },
-    Actors { rows: Vec<ActorRow>, truncated: bool },
-    Bounds { rows: Vec<BoundRow>, truncated: bool },
-    Circuits { rows: Vec<CircuitRow>, truncated: bool },
+    Queries {
+        rows: Vec<QueryRow>,
+        truncated: bool,
+    },
+    Subqueries {
+        rows: Vec<SubqueryRow>,
+        truncated: bool,
+    },
+    Actors {
+        rows: Vec<ActorRow>,
+        truncated: bool,
+    },
+    Bounds {
+        rows: Vec<BoundRow>,
+        truncated: bool,
+    },
+    Circuits {
+        rows: Vec<CircuitRow>,
+        truncated: bool,
+    },
     Error(MeshError),
 }
 
@@ -105,8 +129,48 @@ pub struct DecideRequest {
     pub query: QueryId,
     pub principal: Principal,
     pub action: Action,
+    /// The door that the statement came by.
+    pub origin: String,
     /// Full names of the tables touched, sorted, each once.
     pub tables: Vec<TableName>,
+    /// Those of them that are asked about here: all, unless that would be too much for one message.
+    pub asked: Vec<AskedTable>,
+}
+
+/// A table as a plan would see it. The decision is about these columns, whatever else has changed meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedTable {
+    pub table: TableName,
+    pub columns: WireSchema,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiscernRequest {
+    pub principal: Principal,
+    pub origin: String,
+    pub asked: Vec<AskedTable>,
+}
+
+/// What a principal may know of a table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discerned {
+    /// That it is there.
+    pub described: bool,
+    /// Columns of which it may not know, sorted.
+    pub hidden: Vec<String>,
+    /// It may see all rows: how many there are is no secret.
+    pub whole: bool,
+}
+
+/// What one policy says about a table or one of its columns, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    pub table: TableName,
+    pub column: Option<String>,
+    pub policy: String,
+    /// `enforce`, `warn`, `log`.
+    pub mode: String,
+    pub says: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,8 +203,10 @@ pub struct Decision {
     pub epoch: Epoch,
     /// Node whose policy actor decided.
     pub decided_by: NodeId,
-    /// Tables it was asked about: a plan may touch no other.
+    /// Tables that the statement touches: a plan may touch no other.
     pub tables: Vec<TableName>,
+    /// Those of them that were decided about here.
+    pub asked: Vec<TableName>,
     /// What must be done to the tables' rows and columns, for those to which something must be. Sorted by table.
     pub obligations: Vec<TableObligation>,
     /// Ids of the policies that determined the verdict, sorted.
@@ -159,6 +225,7 @@ impl Decision {
             epoch,
             decided_by,
             tables: request.tables,
+            asked: request.asked.into_iter().map(|asked| asked.table).collect(),
             obligations,
             policies,
             notices,
@@ -178,18 +245,24 @@ pub struct QueryRow {
     pub query: QueryId,
     pub coordinator: NodeId,
     pub principal: String,
+    pub organisation: Option<String>,
+    pub agent: Option<String>,
+    pub priority: Priority,
     pub door: String,
     /// `queued`, `deciding`, `planning`, `running`, `done`, `failed`, `cancelled`.
     pub state: String,
     /// Statement text, cut to 1,000 characters.
     pub sql: String,
     pub started_unix_ms: u64,
-    /// Time in each step so far, microseconds: admission, decision, planning, execution.
-    pub admission_us: u64,
-    pub decision_us: u64,
-    pub planning_us: u64,
-    pub execution_us: u64,
+    /// Those that go first, while it waits for its turn.
+    pub queue_position: Option<u32>,
+    /// Epoch that it was decided at.
+    pub epoch: Option<Epoch>,
+    pub times: StepTimes,
     pub rows: u64,
+    pub bytes: u64,
+    /// Micro-credits charged so far.
+    pub cost: u64,
     pub restarts: u32,
     pub error: Option<String>,
 }

@@ -10,21 +10,32 @@ use std::sync::Arc;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
-use greylag_protocol::{ErrorCode, MeshError, Result};
+use greylag_protocol::{
+    ErrorCode, MeshError, Result, ids::RESERVED_NAMES, messages::control::TableName, statement::Session,
+};
 
 use super::Coordinator;
 use crate::planner::port::SystemTables;
 
 pub use columns::TABLES;
 
+/// The tables as one principal sees them.
 pub struct Tables {
     coordinator: Arc<Coordinator>,
+    session: Session,
 }
 
 impl Tables {
-    pub fn new(coordinator: Arc<Coordinator>) -> Self {
-        Self { coordinator }
+    pub fn new(coordinator: Arc<Coordinator>, session: Session) -> Self {
+        Self { coordinator, session }
     }
+}
+
+/// Columns of a system table by its full name; `None` for any other.
+pub fn schema_of(table: &TableName) -> Option<SchemaRef> {
+    let is_system = table.source == RESERVED_NAMES[0] && table.schema == RESERVED_NAMES[1];
+    let (_, columns) = TABLES.iter().find(|(name, _)| is_system && *name == table.table)?;
+    Some(columns::schema(columns))
 }
 
 #[async_trait]
@@ -39,7 +50,7 @@ impl SystemTables for Tables {
             "nodes" => resources::nodes(coordinator, coordinator.ctx.mesh.health().await),
             "roles" => resources::roles(coordinator),
             "sources" => resources::sources(coordinator),
-            "tables" => resources::tables(coordinator),
+            "tables" => resources::tables(coordinator, &self.session).await,
             "queries" => observed::queries(gather::queries(coordinator).await),
             "subqueries" => observed::subqueries(gather::subqueries(coordinator).await),
             "actors" => observed::actors(gather::actors(coordinator).await),

@@ -12,22 +12,23 @@ pub fn queries(rows: Vec<QueryRow>) -> Result<RecordBatch> {
     batch(
         "queries",
         rows.into_iter().map(|row| {
-            vec![
+            let mut cells: Vec<Cell> = vec![
                 row.query.to_string().into(),
                 row.coordinator.to_string().into(),
                 row.principal.into(),
+                row.organisation.into(),
+                row.agent.into(),
+                row.priority.as_str().into(),
                 row.door.into(),
                 row.state.into(),
                 row.sql.into(),
                 Cell::Time(row.started_unix_ms),
-                row.admission_us.into(),
-                row.decision_us.into(),
-                row.planning_us.into(),
-                row.execution_us.into(),
-                row.rows.into(),
-                row.restarts.into(),
-                row.error.into(),
-            ]
+                row.queue_position.into(),
+                row.epoch.map(|epoch| epoch.0).into(),
+            ];
+            cells.extend(row.times.iter().map(|(_, us)| Cell::from(us)));
+            cells.extend([row.rows.into(), row.bytes.into(), row.cost.into(), row.restarts.into(), row.error.into()]);
+            cells
         }),
     )
 }

@@ -62,6 +62,8 @@ pub struct Policy {
     /// It alone: partial evaluation is asked about one policy at a time, so that one that fails is known by name.
     alone: PolicySet,
     reads: ContextReads,
+    /// It has no condition: where its scope admits, it holds.
+    unconditional: bool,
 }
 
 /// Attributes of the context that a policy's condition may look at.
@@ -134,6 +136,7 @@ impl Policy {
             cedar,
             alone,
             reads: ContextReads::default(),
+            unconditional: false,
         };
         policy.check_scope().map_err(|why| refuse(&why))?;
         policy.check_condition().map_err(|why| refuse(&why))?;
@@ -165,6 +168,7 @@ impl Policy {
     /// Depth, what it reads of the context, and whether what it says of rows can become a filter.
     fn check_condition(&mut self) -> Result<(), String> {
         let pst = self.cedar.to_pst().map_err(|e| e.to_string())?;
+        self.unconditional = pst.body().clauses().is_empty();
         for clause in pst.body().clauses() {
             let (Clause::When(condition) | Clause::Unless(condition)) = clause;
             if depth(condition) > POLICY_DEPTH_MAX {
@@ -242,6 +246,10 @@ impl Policy {
 
     pub(super) fn alone(&self) -> &PolicySet {
         &self.alone
+    }
+
+    pub fn is_unconditional(&self) -> bool {
+        self.unconditional
     }
 
     pub fn reads(&self) -> &ContextReads {
