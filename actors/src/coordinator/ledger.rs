@@ -2,7 +2,7 @@
 //! `system.subqueries` show them.
 
 use greylag_protocol::{
-    MeshError,
+    ErrorCode, MeshError,
     messages::control::{QueryRow, SubqueryRow},
 };
 use tokio::time::Instant;
@@ -11,6 +11,7 @@ use super::{
     book::{Book, Entry},
     query::core::Stage,
 };
+use crate::measure::{self, Outcome};
 
 /// Statements remembered after they have ended.
 pub const QUERIES_KEPT_MAX: usize = 200;
@@ -31,6 +32,8 @@ struct QueryProgress {
     row: QueryRow,
     stage: Stage,
     since: Instant,
+    /// Of its error.
+    code: Option<ErrorCode>,
 }
 
 impl QueryProgress {
@@ -74,7 +77,7 @@ impl Ledger {
     pub fn query(&self, mut row: QueryRow) -> QueryEntry {
         row.sql = cut(&row.sql);
         row.state = Stage::Queued.name().into();
-        QueryEntry(self.queries.open(QueryProgress { row, stage: Stage::Queued, since: Instant::now() }))
+        QueryEntry(self.queries.open(QueryProgress { row, stage: Stage::Queued, since: Instant::now(), code: None }))
     }
 
     /// Opens an attempt's row, in the state `running`.
@@ -124,6 +127,7 @@ impl QueryEntry {
 
     /// A new run: rows of the last one did not count.
     pub fn restarted(&self) {
+        measure::query_restarted();
         self.0.change(|progress| {
             progress.row.restarts += 1;
             progress.row.rows = 0;
@@ -131,20 +135,33 @@ impl QueryEntry {
     }
 
     pub fn error(&self, error: &MeshError) {
-        self.0.change(|progress| progress.row.error = Some(error.to_string()));
+        self.0.change(|progress| {
+            progress.row.error = Some(error.to_string());
+            progress.code = Some(error.code);
+        });
     }
 }
 
 impl Drop for QueryEntry {
     fn drop(&mut self) {
-        self.0.change(|progress| {
+        let ended = self.0.change(|progress| {
             progress.settle(Instant::now());
             if !progress.stage.is_over() {
+                progress.code.get_or_insert(ErrorCode::Internal);
                 progress.stage = Stage::Failed;
                 progress.row.state = Stage::Failed.name().into();
                 progress.row.error.get_or_insert_with(|| "GL9001: the statement's actor was lost".into());
             }
+            let outcome = match progress.stage {
+                Stage::Done => Outcome::Done,
+                Stage::Cancelled => Outcome::Cancelled,
+                _ => Outcome::Failed,
+            };
+            (progress.row.door.clone(), outcome, progress.code)
         });
+        if let Some((door, outcome, code)) = ended {
+            measure::statement(&door, outcome, code);
+        }
     }
 }
 
@@ -166,20 +183,21 @@ impl AttemptEntry {
     }
 
     pub fn done(&self) {
-        self.end("done", None);
+        self.end(Outcome::Done, None);
     }
 
     pub fn failed(&self, error: &MeshError) {
-        self.end("failed", Some(error));
+        self.end(Outcome::Failed, Some(error));
     }
 
-    fn end(&self, state: &str, error: Option<&MeshError>) {
+    fn end(&self, outcome: Outcome, error: Option<&MeshError>) {
         self.0.change(|progress| {
             if !progress.over {
                 progress.settle(Instant::now());
                 progress.over = true;
-                progress.row.state = state.into();
+                progress.row.state = outcome.as_str().into();
                 progress.row.error = error.map(MeshError::to_string);
+                measure::attempt(&progress.row.source, &progress.row.rule, outcome);
             }
         });
     }
@@ -187,7 +205,7 @@ impl AttemptEntry {
 
 impl Drop for AttemptEntry {
     fn drop(&mut self) {
-        self.end("cancelled", None);
+        self.end(Outcome::Cancelled, None);
     }
 }
 

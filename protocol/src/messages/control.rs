@@ -56,6 +56,8 @@ pub enum ControlRequest {
     ObserveBounds,
     /// To a coordinator: sources that have failed lately.
     ObserveCircuits,
+    /// To a coordinator: what statements have used there.
+    ObserveUsage,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +72,7 @@ pub enum ControlReply {
     Actors { rows: Vec<ActorRow>, truncated: bool },
     Bounds { rows: Vec<BoundRow>, truncated: bool },
     Circuits { rows: Vec<CircuitRow>, truncated: bool },
+    Usage { rows: Vec<UsageRow>, truncated: bool },
     Error(MeshError),
 }
 
@@ -257,4 +260,26 @@ pub struct CircuitRow {
     pub failing_ms: u64,
     pub next_try_ms: u64,
     pub error: String,
+}
+
+/// A row of `system.usage`: what the statements of one organisation and agent have used at one coordinator since its
+/// node started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageRow {
+    pub coordinator: NodeId,
+    pub since_unix_ms: u64,
+    /// Empty for principals without one. `None`: all those for whom there was no room, of whatever organisation.
+    pub organisation: Option<String>,
+    pub agent: Option<String>,
+    pub statements: u64,
+    /// Refused or stopped because a quota was spent.
+    pub refused: u64,
+    pub rows_returned: u64,
+    pub bytes_returned: u64,
+    pub rows_scanned: u64,
+    pub bytes_scanned: u64,
+    pub source_ms: u64,
+    pub cpu_ms: u64,
+    /// Price of it all.
+    pub microcredits: u64,
 }
