@@ -24,6 +24,7 @@ use crate::{
     },
     peers::Peers,
     planner::port::QueryEngine,
+    quota::Quotas,
     rest::Work,
     tree::ActorTree,
 };
@@ -78,6 +79,8 @@ pub struct NodeCtx {
     pub spill: Arc<SpillSpace>,
     /// Answers of this node's edges that wait for their coordinators.
     pub parking: Arc<Parking>,
+    /// What statements may spend here, and what they have used.
+    pub quota: Arc<Quotas>,
     /// What runs in the roles of this node.
     pub work: Work,
     /// Fires when the node shuts down. Tasks that are no actors end on it.

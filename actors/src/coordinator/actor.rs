@@ -100,6 +100,10 @@ impl State {
                 let (rows, truncated) = observation::fitting(rows);
                 ControlReply::Circuits { rows, truncated }
             }
+            ControlRequest::ObserveUsage => {
+                let (rows, truncated) = observation::fitting(self.coordinator.ctx.quota.usage());
+                ControlReply::Usage { rows, truncated }
+            }
             ControlRequest::IssueBearer(request) => super::bearer::answer(&self.coordinator.ctx, &request),
             request => observation::answer(&self.coordinator.ctx, &request).unwrap_or_else(|| {
                 ControlReply::Error(MeshError::new(ErrorCode::Unsupported, "a coordinator decides nothing"))

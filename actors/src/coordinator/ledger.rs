@@ -2,17 +2,20 @@
 //! `system.subqueries` show them.
 
 use greylag_protocol::{
-    Epoch, MeshError,
+    Epoch, ErrorCode, MeshError,
     messages::control::{QueryRow, SubqueryRow},
     step::{Step, StepTimes},
 };
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use super::{
     book::{Book, Entry},
     query::core::Stage,
 };
-use crate::turnstile::Position;
+use crate::{
+    measure::{self, Outcome},
+    turnstile::Position,
+};
 
 /// Statements remembered after they have ended.
 pub const QUERIES_KEPT_MAX: usize = 200;
@@ -35,6 +38,8 @@ struct QueryProgress {
     since: Instant,
     /// While it waits for its turn.
     position: Option<Position>,
+    /// Of its error.
+    code: Option<ErrorCode>,
 }
 
 impl QueryProgress {
@@ -75,7 +80,7 @@ impl Ledger {
         row.sql = cut(&row.sql);
         let stage = Stage::Before(Step::Admission);
         row.state = stage.name().into();
-        QueryEntry(self.queries.open(QueryProgress { row, stage, since: Instant::now(), position: None }))
+        QueryEntry(self.queries.open(QueryProgress { row, stage, since: Instant::now(), position: None, code: None }))
     }
 
     /// Opens an attempt's row, in the state `running`.
@@ -138,6 +143,7 @@ impl QueryEntry {
             progress.row.rows += rows;
             progress.row.bytes += bytes;
         });
+        measure::returned(rows, bytes);
     }
 
     pub fn charged(&self, cost: u64) {
@@ -154,6 +160,7 @@ impl QueryEntry {
 
     /// A new run: rows of the last one did not count.
     pub fn restarted(&self) {
+        measure::query_restarted();
         self.0.change(|progress| {
             progress.row.restarts += 1;
             progress.row.rows = 0;
@@ -162,20 +169,35 @@ impl QueryEntry {
     }
 
     pub fn error(&self, error: &MeshError) {
-        self.0.change(|progress| progress.row.error = Some(error.to_string()));
+        self.0.change(|progress| {
+            progress.row.error = Some(error.to_string());
+            progress.code = Some(error.code);
+        });
     }
 }
 
 impl Drop for QueryEntry {
     fn drop(&mut self) {
-        self.0.change(|progress| {
+        let ended = self.0.change(|progress| {
             progress.settle(Instant::now());
             if !progress.stage.is_over() {
+                progress.code.get_or_insert(ErrorCode::Internal);
                 progress.stage = Stage::Failed;
                 progress.row.state = Stage::Failed.name().into();
                 progress.row.error.get_or_insert_with(|| "GL9001: the statement's actor was lost".into());
             }
+            let outcome = match progress.stage {
+                Stage::Done => Outcome::Done,
+                Stage::Cancelled => Outcome::Cancelled,
+                _ => Outcome::Failed,
+            };
+            (progress.row.door.clone(), outcome, progress.code, progress.row.times)
         });
+        if let Some((door, outcome, code, times)) = ended {
+            measure::statement(&door, outcome, code);
+            let taken = times.iter().filter(|(_, us)| *us > 0);
+            taken.for_each(|(step, us)| measure::step(step.name(), Duration::from_micros(us)));
+        }
     }
 }
 
@@ -197,20 +219,21 @@ impl AttemptEntry {
     }
 
     pub fn done(&self) {
-        self.end("done", None);
+        self.end(Outcome::Done, None);
     }
 
     pub fn failed(&self, error: &MeshError) {
-        self.end("failed", Some(error));
+        self.end(Outcome::Failed, Some(error));
     }
 
-    fn end(&self, state: &str, error: Option<&MeshError>) {
+    fn end(&self, outcome: Outcome, error: Option<&MeshError>) {
         self.0.change(|progress| {
             if !progress.over {
                 progress.settle(Instant::now());
                 progress.over = true;
-                progress.row.state = state.into();
+                progress.row.state = outcome.as_str().into();
                 progress.row.error = error.map(MeshError::to_string);
+                measure::attempt(&progress.row.source, &progress.row.rule, outcome);
             }
         });
     }
@@ -218,7 +241,7 @@ impl AttemptEntry {
 
 impl Drop for AttemptEntry {
     fn drop(&mut self) {
-        self.end("cancelled", None);
+        self.end(Outcome::Cancelled, None);
     }
 }
 

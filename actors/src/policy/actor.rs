@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use greylag_protocol::{
     ErrorCode, MeshError, Result,
-    messages::control::{AskedTable, ControlReply, ControlRequest},
+    messages::control::{AskedTable, ControlReply, ControlRequest, Verdict},
     state::Role,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::core::{Case, Office};
-use crate::{NodeCtx, RoleMessage, Wire, bounds::Bound, directory::RoleGuard, observation, task::caught};
+use crate::{NodeCtx, RoleMessage, Wire, bounds::Bound, directory::RoleGuard, measure, observation, task::caught};
 
 /// Decisions worked out at once; more are refused, and asked for elsewhere.
 const DECIDING_MAX: u64 = 256;
@@ -77,6 +77,7 @@ impl State {
         if let ControlRequest::Decide(decide) = &request
             && let Some(ruling) = case.kept(decide)
         {
+            measure::decision(ruling.verdict == Verdict::Permit, true);
             let decision = ruling.into_decision(decide.clone(), epoch, node);
             return observation::reply(port, ControlReply::Decision(decision));
         }
@@ -91,7 +92,9 @@ impl State {
             let answer = caught("a decision", async {
                 Ok(match request {
                     ControlRequest::Decide(decide) => {
-                        ControlReply::Decision(case.decide(&decide).into_decision(decide, epoch, node))
+                        let ruling = case.decide(&decide);
+                        measure::decision(ruling.verdict == Verdict::Permit, false);
+                        ControlReply::Decision(ruling.into_decision(decide, epoch, node))
                     }
                     ControlRequest::Why(decide) => ControlReply::Why(case.why(&decide)),
                     ControlRequest::Discern(discern) => {

@@ -62,6 +62,8 @@ pub enum ControlRequest {
     ObserveBounds,
     /// To a coordinator: sources that have failed lately.
     ObserveCircuits,
+    /// To a coordinator: what statements have used there.
+    ObserveUsage,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +94,10 @@ pub enum ControlReply {
     },
     Circuits {
         rows: Vec<CircuitRow>,
+        truncated: bool,
+    },
+    Usage {
+        rows: Vec<UsageRow>,
         truncated: bool,
     },
     Error(MeshError),
@@ -330,4 +336,26 @@ pub struct CircuitRow {
     pub failing_ms: u64,
     pub next_try_ms: u64,
     pub error: String,
+}
+
+/// A row of `system.usage`: what the statements of one organisation and agent have used at one coordinator since its
+/// node started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageRow {
+    pub coordinator: NodeId,
+    pub since_unix_ms: u64,
+    /// Empty for principals without one. `None`: all those for whom there was no room, of whatever organisation.
+    pub organisation: Option<String>,
+    pub agent: Option<String>,
+    pub statements: u64,
+    /// Refused or stopped because a quota was spent.
+    pub refused: u64,
+    pub rows_returned: u64,
+    pub bytes_returned: u64,
+    pub rows_scanned: u64,
+    pub bytes_scanned: u64,
+    pub source_ms: u64,
+    pub cpu_ms: u64,
+    /// Price of it all.
+    pub microcredits: u64,
 }

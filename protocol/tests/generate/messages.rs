@@ -224,11 +224,13 @@ enums! {
     ControlRequest {
         IssueBearer(0), Decide(0), Discern(0), Why(0), Probe, Cancel { query, principal }, JobProgress { job, principal },
         CancelJob { job, principal }, ObserveQueries, ObserveSubqueries, ObserveActors, ObserveBounds, ObserveCircuits,
+        ObserveUsage,
     }
     ControlReply {
         Bearer(0), Decision(0), Discerned(0), Why(0), Alive, Cancelled(0), Progress(0), Queries { rows, truncated },
         Subqueries { rows, truncated },
-        Actors { rows, truncated }, Bounds { rows, truncated }, Circuits { rows, truncated }, Error(0),
+        Actors { rows, truncated }, Bounds { rows, truncated }, Circuits { rows, truncated },
+        Usage { rows, truncated }, Error(0),
     }
     JobState { Running, Done, Failed(0) }
     EdgeRequest { Query(0), GetSchema { source }, Ping { source } }
@@ -307,6 +309,10 @@ structs! {
     Progress { node, rows, state }
     BoundRow { node, name, of, max, used, peak, refused }
     CircuitRow { coordinator, source, edge, state, failures, failing_ms, next_try_ms, error }
+    UsageRow {
+        coordinator, since_unix_ms, organisation, agent, statements, refused, rows_returned, bytes_returned,
+        rows_scanned, bytes_scanned, source_ms, cpu_ms, microcredits,
+    }
     EdgeCall { version, trace, deadline_ms, request }
     SignedSubquery { payload, signer, signature }
     Subquery { attempt, edge, source, sql, schema, principal, epoch, expires_unix_ms, batch_rows, compression, resume, reattach, keyset }

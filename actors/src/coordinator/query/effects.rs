@@ -20,7 +20,7 @@ use super::{
         execution::{self, Opener, Outlet},
         healing, planning,
         planning::ToPlan,
-        snapshot, tables,
+        quota, snapshot, tables,
     },
 };
 use crate::{
@@ -170,8 +170,16 @@ impl QueryState {
         Ok(())
     }
 
-    fn start_reserving(&mut self, _myself: &ActorRef<QueryMessage>) -> Vec<Effect> {
-        self.core.on(Event::StepDone(Step::Quota))
+    fn start_reserving(&mut self, myself: &ActorRef<QueryMessage>) -> Vec<Effect> {
+        // One that is decided anew has its account.
+        if self.till.is_some() {
+            return self.core.on(Event::StepDone(Step::Quota));
+        }
+        let (ctx, principal) = (self.coordinator.ctx.clone(), self.job.session.principal.clone());
+        let costed = self.costed.clone().unwrap_or_default();
+        let reserving = quota::take(ctx, principal, costed, self.job.deadline, self.entry.clone());
+        self.control_step(myself, Step::Quota, reserving);
+        Vec::new()
     }
 
     fn start_recording(&mut self, _myself: &ActorRef<QueryMessage>) -> Vec<Effect> {
@@ -193,7 +201,10 @@ impl QueryState {
     }
 
     fn start_run(&mut self, myself: &ActorRef<QueryMessage>, run: u32, resume: Prefix) {
-        let (Some(plan), Some(permit)) = (self.plan.clone(), &self.permit) else { return };
+        let (Some(plan), Some(permit), Some(till)) = (self.plan.clone(), &self.permit, self.till.clone()) else {
+            let error = MeshError::internal("a statement came to its run without all its steps");
+            return drop(myself.cast(QueryMessage::Happened(Event::RunFailed { run, error })));
+        };
         let batch_rows = self.job.session.options.batch_rows.clamp(1, BATCH_ROWS_MAX as u32);
         let facts = Arc::new(QueryFacts {
             ctx: self.coordinator.ctx.clone(),
@@ -221,7 +232,7 @@ impl QueryState {
             run,
             batch_rows: batch_rows as usize,
             resume,
-            till: self.till.clone().unwrap_or_default(),
+            till,
         };
         let pumping = execution::pump(plan, opener, outlet);
         let me = myself.clone();

@@ -154,8 +154,36 @@ const CIRCUITS: &[Column] = &[
     ("error", Text, false),
 ];
 
+const USAGE: &[Column] = &[
+    ("coordinator", Text, false),
+    ("since", Time, false),
+    ("organisation", Text, true),
+    ("agent", Text, true),
+    ("statements", Count, false),
+    ("refused", Count, false),
+    ("rows_returned", Count, false),
+    ("bytes_returned", Count, false),
+    ("rows_scanned", Count, false),
+    ("bytes_scanned", Count, false),
+    ("source_ms", Count, false),
+    ("cpu_ms", Count, false),
+    ("microcredits", Count, false),
+];
+const QUOTAS: &[Column] = &[
+    ("organisation", Text, false),
+    ("agent", Text, true),
+    ("period", Text, false),
+    ("period_start", Time, false),
+    ("period_end", Time, false),
+    ("limit_microcredits", Count, true),
+    ("settled_microcredits", Count, false),
+    ("leased_microcredits", Count, false),
+    ("spent_microcredits", Count, false),
+    ("leases", Small, false),
+];
+
 /// All system tables.
-pub const TABLES: [(&str, &[Column]); 9] = [
+pub const TABLES: [(&str, &[Column]); 11] = [
     ("nodes", NODES),
     ("roles", ROLES),
     ("sources", SOURCES),
@@ -165,6 +193,8 @@ pub const TABLES: [(&str, &[Column]); 9] = [
     ("actors", ACTORS),
     ("bounds", BOUNDS),
     ("circuits", CIRCUITS),
+    ("usage", USAGE),
+    ("quotas", QUOTAS),
 ];
 
 pub fn schema(columns: &[Column]) -> SchemaRef {

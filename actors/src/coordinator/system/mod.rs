@@ -56,6 +56,8 @@ impl SystemTables for Tables {
             "actors" => observed::actors(gather::actors(coordinator).await),
             "bounds" => observed::bounds(gather::bounds(coordinator).await),
             "circuits" => observed::circuits(gather::circuits(coordinator).await),
+            "usage" => observed::usage(gather::usage(coordinator).await),
+            "quotas" => resources::quotas(coordinator),
             _ => Err(MeshError::new(ErrorCode::UnknownTable, format!("there is no table `system.{table}`"))),
         }
     }

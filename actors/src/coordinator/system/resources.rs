@@ -22,6 +22,7 @@ use crate::{
     coordinator::{Coordinator, edges::nearest},
     edge::port::SECRET_OPTIONS,
     policy::port::discern,
+    quota::leased,
 };
 
 pub fn nodes(coordinator: &Coordinator, mut health: BTreeMap<NodeId, Health>) -> Result<RecordBatch> {
@@ -130,6 +131,30 @@ pub fn sources(coordinator: &Coordinator) -> Result<RecordBatch> {
         ]);
     }
     batch("sources", rows)
+}
+
+/// What the log knows of the quotas: the period that it grants from, and those before it that it still keeps. One that is
+/// over by the clock stays the first until somebody asks for a part of the next.
+pub fn quotas(coordinator: &Coordinator) -> Result<RecordBatch> {
+    let state = coordinator.ctx.mesh.state();
+    let mut rows: Vec<Vec<Cell>> = Vec::new();
+    for (key, quota) in &state.governance.quotas.quotas {
+        for period in std::iter::once(&quota.current).chain(&quota.past) {
+            rows.push(vec![
+                key.organisation.clone().into(),
+                key.agent.clone().into(),
+                key.period.to_string().into(),
+                Cell::Time(period.start_unix_ms),
+                Cell::Time(period.end_unix_ms),
+                quota.limit.into(),
+                period.settled.into(),
+                leased(period).into(),
+                period.spent().into(),
+                (period.open.len() as u32).into(),
+            ]);
+        }
+    }
+    batch("quotas", rows)
 }
 
 /// Tables of all sources and the system's own, as far as the principal may know of them. Of a source whose schema could not

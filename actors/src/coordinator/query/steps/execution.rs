@@ -32,9 +32,18 @@ use crate::{
     recut::Recutter,
 };
 
-/// `Ok` once the outlet has the end.
-pub async fn pump(plan: Arc<dyn ExecutablePlan>, opener: Opener, mut outlet: Outlet) -> Result<()> {
-    outlet.run = opener.run;
+/// `Ok` once the outlet has the end. What was used is paid for whatever comes of it.
+pub async fn pump(plan: Arc<dyn ExecutablePlan>, opener: Opener, outlet: Outlet) -> Result<()> {
+    let (till, meter) = (outlet.till.clone(), outlet.meter.clone());
+    let pumped = push_all(plan, opener, outlet).await;
+    if pumped.is_err() {
+        // The statement has its error already.
+        let _ = till.pay(&meter.usage()).await;
+    }
+    pumped
+}
+
+async fn push_all(plan: Arc<dyn ExecutablePlan>, opener: Opener, mut outlet: Outlet) -> Result<()> {
     let mut recutter = Recutter::new(plan.schema(), outlet.batch_rows);
     let mut replay = Replay::new(outlet.resume);
     let mut batches = Timed { batches: plan.execute(Arc::new(opener))?, meter: outlet.meter.clone() };
@@ -57,6 +66,7 @@ pub async fn pump(plan: Arc<dyn ExecutablePlan>, opener: Opener, mut outlet: Out
         rows += outlet.release(&mut replay, last).await?;
     }
     replay.finish()?;
+    outlet.till.pay(&outlet.meter.usage()).await?;
     outlet.gate.complete(Verified::in_process(outlet.run, rows)).map_err(refused)
 }
 
