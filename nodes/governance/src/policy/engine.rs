@@ -76,6 +76,7 @@ pub struct PolicyEngine {
 /// A table, and the policies about it.
 pub(super) struct TableRules {
     pub facts: Arc<TableFacts>,
+    is_mesh: bool,
     /// Made when first needed.
     schema: OnceLock<Result<Schema>>,
     /// Indexes of the policies about it.
@@ -96,11 +97,12 @@ pub(super) struct TableFindings<'e> {
 impl TableRules {
     fn new(facts: Arc<TableFacts>, policies: &[Policy]) -> Self {
         let about = policies.iter().enumerate().filter(|(_, p)| p.is_about(&facts.name)).map(|(at, _)| at).collect();
-        Self { facts, schema: OnceLock::new(), policies: about }
+        Self { facts, is_mesh: false, schema: OnceLock::new(), policies: about }
     }
 
     fn schema(&self, declared: &DeclaredAttributes) -> Result<&Schema> {
-        self.schema.get_or_init(|| vocabulary::schema(&self.facts, declared)).as_ref().map_err(Clone::clone)
+        let facts = (!self.is_mesh).then_some(&*self.facts);
+        self.schema.get_or_init(|| vocabulary::schema(facts, declared)).as_ref().map_err(Clone::clone)
     }
 }
 
@@ -123,7 +125,8 @@ impl PolicyEngine {
             catalog.tables().map(|facts| (facts.name.clone(), TableRules::new(facts.clone(), &policies))).collect();
         let nothing = TableName { source: String::new(), schema: String::new(), table: String::new() };
         let nowhere = Arc::new(TableFacts::new(nothing, std::iter::empty(), &[]));
-        let mesh = TableRules { policies: (0..policies.len()).collect(), ..TableRules::new(nowhere, &[]) };
+        let mesh =
+            TableRules { is_mesh: true, policies: (0..policies.len()).collect(), ..TableRules::new(nowhere, &[]) };
         Self { epoch, policies, catalog: digest, tables, mesh, declared }
     }
 
@@ -154,11 +157,11 @@ impl PolicyEngine {
             if !self.reaches_any(policy, rules)? {
                 continue;
             }
-            reached += usize::from(!std::ptr::eq(rules, &self.mesh));
+            reached += usize::from(!rules.is_mesh);
             let validator = Validator::new(rules.schema(&self.declared)?.clone());
             let result = validator.validate(policy.alone(), ValidationMode::Strict);
             if let Some(error) = result.validation_errors().next() {
-                return Err(policy.invalid(&rules.facts.name, error));
+                return Err(policy.invalid((!rules.is_mesh).then_some(&rules.facts.name), error));
             }
         }
         Ok(reached)
@@ -167,8 +170,8 @@ impl PolicyEngine {
     /// Whether the policy's scope admits the table, its rows, or one of its columns.
     fn reaches_any(&self, policy: &Policy, rules: &TableRules) -> Result<bool> {
         let facts = &*rules.facts;
-        let is_mesh = std::ptr::eq(rules, &self.mesh);
-        for target in Target::ALL.into_iter().filter(|t| (*t == Target::ManageMesh) == is_mesh && policy.may_be(*t)) {
+        let of_it = |target: &Target| (*target == Target::ManageMesh) == rules.is_mesh && policy.may_be(*target);
+        for target in Target::ALL.into_iter().filter(of_it) {
             let columns: Vec<Option<&str>> = match target.resource_type() {
                 "Column" => facts.columns.iter().map(|c| Some(c.name.as_str())).collect(),
                 _ => vec![None],
@@ -246,7 +249,7 @@ impl PolicyEngine {
             Action::Select => (Target::SelectRow, Some(Target::SelectColumn), None),
             Action::Explain => (Target::SelectRow, Some(Target::SelectColumn), Some(Target::ExplainTable)),
             Action::Describe => (Target::DescribeTable, Some(Target::DescribeColumn), None),
-            Action::Manage if std::ptr::eq(rules, &self.mesh) => (Target::ManageMesh, None, None),
+            Action::Manage if rules.is_mesh => (Target::ManageMesh, None, None),
             Action::Manage => (Target::ManageTable, None, None),
         };
         let mut by_column = BTreeMap::new();

@@ -146,6 +146,13 @@ impl Policy {
     fn check_scope(&self) -> Result<(), String> {
         let only =
             |resource_type: &str| Target::ALL.iter().all(|t| t.resource_type() == resource_type || !self.may_be(*t));
+        if !Target::ALL.iter().any(|target| self.may_be(*target)) {
+            return Err(
+                "its scope admits nothing: rows and columns are selected, tables and columns described, tables \
+                        explained, tables and the mesh managed"
+                    .into(),
+            );
+        }
         let masks = self.mask.is_some();
         if masks && self.effect == Effect::Permit {
             return Err("`@mask` belongs on a forbid: what it forbids is shown masked".into());
@@ -256,15 +263,16 @@ impl Policy {
         &self.reads
     }
 
-    /// GL6003 for an error of Cedar's validator.
-    pub(super) fn invalid(&self, table: &TableName, error: &dyn Diagnostic) -> MeshError {
+    /// GL6003 for an error of Cedar's validator, on a table or the mesh.
+    pub(super) fn invalid(&self, table: Option<&TableName>, error: &dyn Diagnostic) -> MeshError {
         let (at, why) = diagnosed(error);
         let advice = if why.contains("not found") {
             "; where it is about rows only, its scope says `resource is Row`, and so for columns"
         } else {
             ""
         };
-        refused(&self.id, &self.text, at, &format!("on table `{table}`: {why}{advice}"))
+        let place = table.map_or_else(|| "on the mesh".to_owned(), |table| format!("on table `{table}`"));
+        refused(&self.id, &self.text, at, &format!("{place}: {why}{advice}"))
     }
 }
 
