@@ -164,7 +164,8 @@ fn key_column(plan: &SubqueryPlan) -> Option<usize> {
 /// What the edge has to know of the key that the rows are ordered by.
 fn keyset(arguments: &AttemptArguments) -> Result<Option<Keyset>> {
     let Some(plan) = &arguments.plan.keyset else { return Ok(None) };
-    let after = |mark: &Mark| Ok(AfterKey { sql: plan.rest.sql(mark.key)?, snapshot: mark.snapshot.clone() });
+    let after =
+        |mark: &Mark| Ok::<_, MeshError>(AfterKey { sql: plan.rest.sql(mark.key)?, snapshot: mark.snapshot.clone() });
     let after = arguments.terms.mark.as_ref().map(after).transpose()?;
     Ok(Some(Keyset { schema: plan.schema.clone(), table: plan.table.clone(), after }))
 }
