@@ -88,8 +88,7 @@ pub struct BearerClaim {
     /// Who is asked, so that nobody else can be asked with it.
     pub keeper: NodeId,
     pub asked_unix_ms: u64,
-    pub subject: String,
-    pub roles: Vec<String>,
+    pub principal: Principal,
     pub ttl_secs: u64,
 }
 

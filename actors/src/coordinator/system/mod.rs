@@ -3,6 +3,7 @@
 
 mod columns;
 mod gather;
+mod governed;
 mod observed;
 mod resources;
 
@@ -17,6 +18,11 @@ use crate::planner::port::SystemTables;
 
 pub use columns::TABLES;
 
+/// Names and schemas of the system tables.
+pub fn schemas() -> Vec<(&'static str, SchemaRef)> {
+    TABLES.iter().map(|(name, columns)| (*name, columns::schema(columns))).collect()
+}
+
 pub struct Tables {
     coordinator: Arc<Coordinator>,
 }
@@ -30,7 +36,7 @@ impl Tables {
 #[async_trait]
 impl SystemTables for Tables {
     fn schemas(&self) -> Vec<(&'static str, SchemaRef)> {
-        TABLES.iter().map(|(name, columns)| (*name, columns::schema(columns))).collect()
+        schemas()
     }
 
     async fn rows(&self, table: &str) -> Result<RecordBatch> {
@@ -44,6 +50,10 @@ impl SystemTables for Tables {
             "subqueries" => observed::subqueries(gather::subqueries(coordinator).await),
             "actors" => observed::actors(gather::actors(coordinator).await),
             "bounds" => observed::bounds(gather::bounds(coordinator).await),
+            "policies" => governed::policies(coordinator).await,
+            "tags" => governed::tags(coordinator),
+            "attributes" => governed::attributes(coordinator),
+            "keys" => governed::keys(coordinator),
             "circuits" => observed::circuits(gather::circuits(coordinator).await),
             _ => Err(MeshError::new(ErrorCode::UnknownTable, format!("there is no table `system.{table}`"))),
         }
