@@ -3,7 +3,10 @@
 //!
 //! INVARIANT: no secret, nor the hash of one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +62,20 @@ pub enum ResourceId {
     /// The settings: there is one of them.
     Governance,
     Quota(QuotaKey),
+}
+
+/// `policy doctors`, `quota clinic per day`.
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source(name) => write!(f, "source {name}"),
+            Self::Policy(id) => write!(f, "policy {id}"),
+            Self::Tag(tag) => write!(f, "tag {tag}"),
+            Self::Attribute(name) => write!(f, "attribute {name}"),
+            Self::Governance => f.write_str("governance"),
+            Self::Quota(key) => write!(f, "quota {key}"),
+        }
+    }
 }
 
 /// A declared resource as it is, or as it is to be.

@@ -60,23 +60,23 @@ async fn policies_are_checked_against_the_tables_that_there_are() {
     }
     assert_eq!(world.statements().admin(&anybody(), put("p", &good)).await.unwrap_err().code, ErrorCode::Denied);
 
-    // An attribute that a policy uses stays declared for as long as the policy is there.
+    // An attribute that a policy uses keeps its type for as long as the policy is there.
     let ward = format!(
         "{READS}when {{ resource is Row && resource has v && principal has ward && resource.v == principal.ward }};"
     );
     let ward = format!("@tables(\"a.*.*\")\n{ward}");
-    assert_eq!(call(&world, put("ward", &ward)).await.unwrap_err().code, ErrorCode::InvalidPolicy);
-    let beside = CheckBeside { attributes: [("ward".to_owned(), AttributeKind::Text)].into(), ..Default::default() };
-    let check = AdminCall::CheckPolicy { id: "ward".into(), text: ward.clone(), beside };
-    assert!(matches!(call(&world, check).await, Ok(AdminReply::Fits { tables: 1 })));
+    let check = |kind| {
+        let beside = CheckBeside { attributes: [("ward".to_owned(), kind)].into(), ..Default::default() };
+        AdminCall::CheckPolicy { id: "ward".into(), text: ward.clone(), beside }
+    };
+    assert!(matches!(call(&world, check(AttributeKind::Text)).await, Ok(AdminReply::Fits { tables: 1 })));
+    assert_eq!(call(&world, check(AttributeKind::Integer)).await.unwrap_err().code, ErrorCode::InvalidPolicy);
     let declare = |kind| AdminCall::DeclareAttribute { name: "ward".into(), kind };
     assert_eq!(applied(call(&world, declare(Some(AttributeKind::Text))).await), (0, true));
     assert_eq!(applied(call(&world, declare(Some(AttributeKind::Text))).await), (0, false));
     assert_eq!(applied(call(&world, put("ward", &ward)).await), (1, true));
-    for kind in [None, Some(AttributeKind::Integer)] {
-        let error = call(&world, declare(kind)).await.unwrap_err();
-        assert!(error.code == ErrorCode::InvalidPolicy && error.message.contains("`ward`"), "{error}");
-    }
+    let error = call(&world, declare(Some(AttributeKind::Integer))).await.unwrap_err();
+    assert!(error.code == ErrorCode::InvalidPolicy && error.message.contains("`ward`"), "{error}");
     let reserved = AdminCall::DeclareAttribute { name: attribute::ACTS_FOR.into(), kind: Some(AttributeKind::Text) };
     assert_eq!(call(&world, reserved).await.unwrap_err().code, ErrorCode::InvalidResource);
 
