@@ -1,30 +1,41 @@
-//! Whether policies fit the tables that this coordinator knows. It decides nothing: that is the policy role's.
+//! Policies over the tables that this coordinator knows: whether they fit, and what they say, for people. It decides
+//! nothing: that is the policy role's.
 //!
 //! INVARIANT: every table of the catalog and of the system counts, and of each the columns as the catalog has them now.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use greylag_governance::policy::{Catalog, NamePattern, Policy, PolicyEngine, TableFacts, TablePattern, Tagging};
+use greylag_governance::policy::{
+    Catalog, Circumstances, NamePattern, Policy, PolicyEngine, Question, Ruling, TableFacts, TablePattern, Tagging,
+    Touched,
+};
 use greylag_protocol::{
     Epoch, ErrorCode, MeshError, Result,
-    messages::control::TableName,
+    admin::{Explanation, TableExplanation},
+    messages::control::{Action, TableName},
+    principal::Principal,
     state::{Governance, TagPlace},
 };
 use tokio::sync::oneshot;
 
-use super::{Coordinator, catalog::core::CatalogView, system};
-use crate::NodeCtx;
+use super::{Coordinator, system};
+use crate::{NodeCtx, planner::port};
 
 /// Policies, tags and attributes, over tables.
 pub struct Grounds {
     ctx: Arc<NodeCtx>,
-    view: Arc<CatalogView>,
+    sources: Arc<port::Catalog>,
     governance: Governance,
 }
 
 impl Grounds {
     pub fn of(coordinator: &Coordinator, governance: Governance) -> Self {
-        Self { ctx: coordinator.ctx.clone(), view: coordinator.catalog.view(), governance }
+        Self::over(&coordinator.ctx, coordinator.catalog.view().catalog.clone(), governance)
+    }
+
+    /// Over the tables as one statement sees them.
+    pub fn over(ctx: &Arc<NodeCtx>, sources: Arc<port::Catalog>, governance: Governance) -> Self {
+        Self { ctx: ctx.clone(), sources, governance }
     }
 
     /// How many tables a policy reaches, if it fits all of them. GL6003 if not.
@@ -53,6 +64,36 @@ impl Grounds {
         .await
     }
 
+    /// What would come of a statement that touches these tables, and what each policy says of them. A policy that cannot
+    /// be read is left out here, and denies in a policy actor.
+    pub async fn explain(self, epoch: Epoch, asked: Asked) -> Result<Explanation> {
+        let ctx = self.ctx.clone();
+        away(&ctx, move || {
+            let (engine, _) = self.engine();
+            let touched: Vec<_> = asked.tables.into_iter().map(|table| Touched { table, columns: None }).collect();
+            let settings = &self.governance.settings.value;
+            let circumstances = Circumstances {
+                origin: asked.origin,
+                environment: settings.environment.clone(),
+                now_unix_ms: i64::try_from(asked.at_unix_ms).unwrap_or(i64::MAX),
+                utc_offset_minutes: settings.utc_offset_minutes,
+            };
+            let (principal, action) = (&asked.principal, asked.action);
+            let question = Question { principal, action, touched: &touched, circumstances: &circumstances };
+            let Ruling { verdict, obligations, policies, notices } = engine.decide(&question);
+            let mut tables = Vec::new();
+            if !touched.is_empty() {
+                for (table, words) in engine.words(&question)? {
+                    let of = obligations.iter().find(|obligation| obligation.table == table).cloned();
+                    let (filter, masks, hidden) = of.map(|o| (o.filter, o.masks, o.hidden)).unwrap_or_default();
+                    tables.push(TableExplanation { table, filter, masks, hidden, words });
+                }
+            }
+            Ok(Explanation { action, verdict, epoch, at_unix_ms: asked.at_unix_ms, policies, tables, notices })
+        })
+        .await?
+    }
+
     /// With the policies that cannot even be read, which an older release may have taken.
     fn engine(&self) -> (PolicyEngine, BTreeMap<String, MeshError>) {
         let mut unreadable = BTreeMap::new();
@@ -72,7 +113,7 @@ impl Grounds {
     fn catalog(&self) -> Catalog {
         let tags = taggings(&self.governance.tags.iter().map(|(tag, t)| (tag.as_str(), t.value.as_slice())).collect());
         let mut catalog = Catalog::default();
-        for (source, schema) in &self.view.catalog.sources {
+        for (source, schema) in &self.sources.sources {
             for table in &schema.tables {
                 let (schema, table_name) = (table.schema.clone(), table.name.clone());
                 let name = TableName { source: source.to_string(), schema, table: table_name };
@@ -85,6 +126,15 @@ impl Grounds {
         }
         catalog
     }
+}
+
+/// A question for an explanation.
+pub struct Asked {
+    pub principal: Principal,
+    pub action: Action,
+    pub tables: Vec<TableName>,
+    pub origin: String,
+    pub at_unix_ms: u64,
 }
 
 /// Places whose pattern cannot be read, which an older release may have taken, are left out.

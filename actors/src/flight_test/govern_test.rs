@@ -3,7 +3,8 @@
 use arrow::array::AsArray;
 use greylag_protocol::{
     ErrorCode,
-    admin::{CheckBeside, ResourceContent, ResourceId},
+    admin::{CheckBeside, ResourceContent, ResourceId, TableExplanation, WhyRequest, WordOutcome},
+    messages::control::Verdict,
     principal::attribute,
     state::{AttributeKind, GovernanceSettings, Period, QuotaKey, Scope, TagPlace},
     statement::AdminCall,
@@ -108,6 +109,61 @@ async fn policies_are_checked_against_the_tables_that_there_are() {
         ErrorCode::InvalidResource
     );
     assert_eq!(applied(call(&world, declare(None)).await), (0, true));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_said_why_somebody_may_or_may_not() {
+    let world = World::with_edges(1, 10, Limits::default()).await;
+    let rows = "@tables(\"a.*.*\") permit (principal in Role::\"doctor\", action == Action::\"select\", resource is Row) when { resource.k > 3 };";
+    let masks = "@tables(\"a.*.*\") @mask(\"full\") forbid (principal in Role::\"doctor\", action == Action::\"select\", resource is Column) when { resource.name == \"v\" && context.hour >= 18 };";
+    let night =
+        "@tables(\"a.*.*\") forbid (principal in Group::\"night\", action == Action::\"select\", resource is Row);";
+    for (id, text) in [("rows", rows), ("masks", masks), ("night", night)] {
+        assert_eq!(applied(call(&world, put(id, text)).await), (1, true));
+    }
+    let why = async |change: fn(&mut Principal), hour: u64| {
+        let mut principal = session("ada", &["doctor"], options()).principal;
+        change(&mut principal);
+        let at_unix_ms = Some(hour * 3_600_000);
+        let request = WhyRequest { principal, sql: "stream a".into(), origin: "flight".into(), at_unix_ms };
+        match call(&world, AdminCall::Why(Box::new(request))).await.unwrap() {
+            AdminReply::Why(explanation) => *explanation,
+            other => panic!("{other:?}"),
+        }
+    };
+    let by_day = why(|_| (), 12).await;
+    assert_eq!((&by_day.verdict, &by_day.policies[..]), (&Verdict::Permit, &["rows".to_owned()][..]));
+    let table = &by_day.tables[0];
+    assert_eq!(table.filter.as_ref().map(ToString::to_string).as_deref(), Some("3 < \"k\""));
+    assert!(table.masks.is_empty());
+    let said = |table: &TableExplanation, id: &str| {
+        table.words.iter().find(|word| word.policy == id).map(|word| word.outcome.clone())
+    };
+    assert!(
+        matches!(said(table, "rows"), Some(WordOutcome::Depends { filter: Some(_), residual }) if residual.contains("resource"))
+    );
+    assert_eq!(said(table, "night"), Some(WordOutcome::OfOthers));
+    let at_night = why(|_| (), 20).await;
+    assert_eq!(at_night.tables[0].masks.iter().map(|m| m.column.as_str()).collect::<Vec<_>>(), ["v"]);
+    assert_eq!(said(&at_night.tables[0], "masks"), Some(WordOutcome::Holds));
+    let denied = why(|p| p.join_group("night"), 12).await;
+    assert!(matches!(&denied.verdict, Verdict::Deny { reason } if reason.contains("`night`")), "{denied:?}");
+    assert_eq!(denied.policies, ["night"]);
+    assert_eq!(said(&denied.tables[0], "night"), Some(WordOutcome::Holds));
+    let stranger = why(|p| p.roles.clear(), 12).await;
+    assert!(matches!(&stranger.verdict, Verdict::Deny { reason } if reason.contains("no policy permits")));
+
+    let request = |sql: &str| WhyRequest {
+        principal: session("ada", &[], options()).principal,
+        sql: sql.into(),
+        origin: "flight".into(),
+        at_unix_ms: None,
+    };
+    let unknown = call(&world, AdminCall::Why(Box::new(request("stream zz")))).await;
+    assert_eq!(unknown.unwrap_err().code, ErrorCode::UnknownTable);
+    let asked = AdminCall::Why(Box::new(request("stream a")));
+    assert_eq!(world.statements().admin(&anybody(), asked).await.unwrap_err().code, ErrorCode::Denied);
     world.stop().await;
 }
 

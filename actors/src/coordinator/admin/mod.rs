@@ -9,6 +9,7 @@ mod settings;
 mod shown;
 mod sources;
 mod tokens;
+mod why;
 
 use std::{sync::Arc, time::Duration};
 
@@ -96,6 +97,7 @@ async fn govern(coordinator: &Arc<Coordinator>, session: &Session, call: AdminCa
         AdminCall::ListKeys { after } => Ok(keys::list(ctx, after.as_deref())),
         AdminCall::RevokeKey { id } => keys::revoke(ctx, id).await,
         AdminCall::ShowResource { of } => Ok(AdminReply::Resource(shown::show(&ctx.mesh.state(), &of))),
+        AdminCall::Why(request) => why::explain(coordinator, *request).await,
         other => Err(MeshError::new(ErrorCode::Unsupported, format!("this coordinator does not know {other:?}"))),
     }
 }
