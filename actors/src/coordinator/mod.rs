@@ -14,6 +14,7 @@ mod catalog;
 mod circuits;
 mod edges;
 pub mod gate;
+mod grounds;
 mod job;
 mod jobs;
 mod ledger;

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use greylag_protocol::{
     MeshError, Result,
     messages::{control::TableName, join::Authority},
+    principal::Principal,
     statement::Session,
 };
 
@@ -14,15 +15,8 @@ use crate::planner::port::Pin;
 /// Signs bearer tokens with the mesh's own key. The tokens' format is the doors' business, so a door's crate
 /// implements it; a node without one issues no tokens.
 pub trait BearerIssuer: Send + Sync + 'static {
-    /// A token for `subject` with these roles, valid for `ttl_secs` from `now_unix_ms`.
-    fn issue(
-        &self,
-        authority: &Authority,
-        subject: &str,
-        roles: &[String],
-        ttl_secs: u64,
-        now_unix_ms: u64,
-    ) -> Result<String>;
+    /// A token for this principal, valid for `ttl_secs` from `now_unix_ms`.
+    fn issue(&self, authority: &Authority, principal: &Principal, ttl_secs: u64, now_unix_ms: u64) -> Result<String>;
 }
 
 /// Steps that are empty unless somebody is plugged in.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admin_test;
 mod engine;
 mod governance_test;
 mod limits_test;
@@ -52,8 +53,8 @@ const BATCH_ROWS: u32 = 100;
 struct PlainIssuer;
 
 impl BearerIssuer for PlainIssuer {
-    fn issue(&self, _: &Authority, subject: &str, roles: &[String], ttl_secs: u64, _: u64) -> Result<String> {
-        Ok(format!("{subject} {} {ttl_secs}", roles.join(",")))
+    fn issue(&self, _: &Authority, principal: &Principal, ttl_secs: u64, _: u64) -> Result<String> {
+        Ok(format!("{} {} {ttl_secs}", principal.id, principal.roles.join(",")))
     }
 }
 

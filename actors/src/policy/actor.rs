@@ -46,7 +46,7 @@ impl Actor for PolicyActor {
     ) -> Result<(), ActorProcessingErr> {
         let RoleMessage::Call(Wire(request), port) = message;
         match request {
-            Ok(request @ (ControlRequest::Decide(_) | ControlRequest::Discern(_) | ControlRequest::Why(_))) => {
+            Ok(request @ (ControlRequest::Decide(_) | ControlRequest::Discern(_))) => {
                 state.work_out(request, port);
             }
             Ok(request) => {
@@ -65,7 +65,7 @@ impl State {
         let state = self.ctx.mesh.state();
         self.office.update(&state.governance);
         let (asked, origin) = match &request {
-            ControlRequest::Decide(decide) | ControlRequest::Why(decide) => (&decide.asked, &decide.origin),
+            ControlRequest::Decide(decide) => (&decide.asked, &decide.origin),
             ControlRequest::Discern(discern) => (&discern.asked, &discern.origin),
             _ => return,
         };
@@ -96,7 +96,6 @@ impl State {
                         measure::decision(ruling.verdict == Verdict::Permit, false);
                         ControlReply::Decision(ruling.into_decision(decide, epoch, node))
                     }
-                    ControlRequest::Why(decide) => ControlReply::Why(case.why(&decide)),
                     ControlRequest::Discern(discern) => {
                         ControlReply::Discerned(case.discern(&discern.principal, &discern.asked))
                     }

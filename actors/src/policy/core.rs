@@ -13,12 +13,10 @@ use greylag_governance::policy::{
 };
 use greylag_protocol::{
     Epoch, MeshError, Result,
-    messages::control::{Action, AskedTable, DecideRequest, Discerned, Said, Verdict},
+    messages::control::{Action, AskedTable, DecideRequest, Discerned, Verdict},
     principal::Principal,
     state::Governance,
 };
-
-use crate::observation::fitting;
 
 /// Catalogs kept, by what was asked about.
 const ENGINES_MAX: usize = 128;
@@ -129,12 +127,6 @@ impl Case {
     /// What the principal may know of each table.
     pub fn discern(&self, principal: &Principal, asked: &[AskedTable]) -> Vec<Discerned> {
         asked.iter().map(|table| self.discern_one(principal, table)).collect()
-    }
-
-    /// What each policy says about it. As much as fits into one message.
-    pub fn why(&self, request: &DecideRequest) -> Vec<Said> {
-        let touched = touched(&request.asked);
-        fitting(self.engine.why(&self.question(&request.principal, request.action, &touched))).0
     }
 
     fn discern_one(&self, principal: &Principal, asked: &AskedTable) -> Discerned {

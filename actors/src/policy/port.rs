@@ -9,7 +9,7 @@ use greylag_protocol::{
     Epoch, ErrorCode, MeshError, NodeId, QueryId, Result,
     messages::control::{
         Action, AskedTable, CONTROL_BYTES_MAX, ControlReply, ControlRequest, DecideRequest, Decision, DiscernRequest,
-        Discerned, Said, TableName, Verdict,
+        Discerned, TableName, Verdict,
     },
     principal::Principal,
     state::Role,
@@ -145,19 +145,6 @@ pub async fn discern(
             _ => Err(Unfit::Other),
         });
         all.extend(found.await?);
-    }
-    Ok(all)
-}
-
-/// What each policy says about it.
-pub async fn why(ctx: &Arc<NodeCtx>, asking: &Asking) -> Result<Vec<Said>> {
-    let mut all = Vec::new();
-    for request in asking.requests()? {
-        let said = first_answer(ctx, ControlRequest::Why(request), |_, reply, _| match reply {
-            ControlReply::Why(said) => Ok(said),
-            _ => Err(Unfit::Other),
-        });
-        all.extend(said.await?);
     }
     Ok(all)
 }

@@ -167,22 +167,9 @@ struct MeshIssuer {
 }
 
 impl BearerIssuer for MeshIssuer {
-    fn issue(
-        &self,
-        authority: &Authority,
-        subject: &str,
-        roles: &[String],
-        ttl_secs: u64,
-        now_unix_ms: u64,
-    ) -> Result<String> {
-        let principal = Principal {
-            id: subject.to_owned(),
-            kind: PrincipalKind::Person,
-            roles: roles.to_vec(),
-            attributes: BTreeMap::new(),
-        };
+    fn issue(&self, authority: &Authority, principal: &Principal, ttl_secs: u64, now_unix_ms: u64) -> Result<String> {
         let issuer = bearer::Issuer::new(&authority.bearer_key, self.mesh)?;
-        issuer.issue(&principal, Duration::from_secs(ttl_secs), now_unix_ms / 1000)
+        issuer.issue(principal, Duration::from_secs(ttl_secs), now_unix_ms / 1000)
     }
 }
 
@@ -190,7 +177,13 @@ impl BearerIssuer for MeshIssuer {
 fn write_admin_token(data_dir: &Path, mesh: &Mesh, issuer: &MeshIssuer) -> Result<()> {
     let Some(authority) = mesh.authority() else { return Ok(()) };
     let (now, ttl) = (mesh.seams().clock.unix_ms(), ADMIN_TOKEN_TTL.as_secs());
-    let token = issuer.issue(&authority, "admin", &[ADMIN_ROLE.to_owned()], ttl, now)?;
+    let admin = Principal {
+        id: "admin".into(),
+        kind: PrincipalKind::Person,
+        roles: vec![ADMIN_ROLE.to_owned()],
+        attributes: BTreeMap::new(),
+    };
+    let token = issuer.issue(&authority, &admin, ttl, now)?;
     mesh.seams().disk.write(ADMIN_TOKEN_FILE, token.as_bytes(), true).map_err(|e| opening(data_dir, &e))
 }
 

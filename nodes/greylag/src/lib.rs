@@ -5,6 +5,7 @@
 
 pub mod assembly;
 pub mod bench;
+pub mod cases;
 pub mod cli;
 pub mod demo;
 mod figures;

@@ -42,8 +42,6 @@ pub enum ControlRequest {
     Decide(DecideRequest),
     /// To a policy actor: what may this principal know of each of these tables?
     Discern(DiscernRequest),
-    /// To a policy actor: what does each policy say about this?
-    Why(DecideRequest),
     /// To any role actor: are you there?
     Probe,
     /// To a coordinator: stop a query.
@@ -72,7 +70,6 @@ pub enum ControlReply {
     Decision(Decision),
     /// One for each table, in order.
     Discerned(Vec<Discerned>),
-    Why(Vec<Said>),
     Alive,
     Cancelled(bool),
     Progress(Option<Progress>),
@@ -118,8 +115,7 @@ pub struct BearerClaim {
     /// Who is asked, so that nobody else can be asked with it.
     pub keeper: NodeId,
     pub asked_unix_ms: u64,
-    pub subject: String,
-    pub roles: Vec<String>,
+    pub principal: Principal,
     pub ttl_secs: u64,
 }
 
@@ -166,17 +162,6 @@ pub struct Discerned {
     pub hidden: Vec<String>,
     /// It may see all rows: how many there are is no secret.
     pub whole: bool,
-}
-
-/// What one policy says about a table or one of its columns, for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Said {
-    pub table: TableName,
-    pub column: Option<String>,
-    pub policy: String,
-    /// `enforce`, `warn`, `log`.
-    pub mode: String,
-    pub says: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

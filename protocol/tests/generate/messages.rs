@@ -9,6 +9,7 @@ use std::{
 use arrow::datatypes::Schema;
 use greylag_protocol::{
     AttemptId, Epoch, ErrorCode, JobId, MeshError, MeshId, NodeId, NodeUuid, QueryId, SourceName, SubqueryId, TraceId,
+    admin::*,
     filter::{Comparison, FilterNode, FilterValue, LikePart, RowFilter, Term},
     messages::{authority::*, control::*, edge::*, forward::*, health::*, join::*},
     obligation::{ColumnMask, DateUnit, HiddenColumn, Mask, MaskRule, Notice, NoticeMode, TableObligation},
@@ -222,12 +223,12 @@ enums! {
     Allowed { Coordinator, Policy, AnyEdge, Edge(0), Voter }
     RoleCount { All, AtMost(0) }
     ControlRequest {
-        IssueBearer(0), Decide(0), Discern(0), Why(0), Probe, Cancel { query, principal }, JobProgress { job, principal },
+        IssueBearer(0), Decide(0), Discern(0), Probe, Cancel { query, principal }, JobProgress { job, principal },
         CancelJob { job, principal }, ObserveQueries, ObserveSubqueries, ObserveActors, ObserveBounds, ObserveCircuits,
         ObserveUsage,
     }
     ControlReply {
-        Bearer(0), Decision(0), Discerned(0), Why(0), Alive, Cancelled(0), Progress(0), Queries { rows, truncated },
+        Bearer(0), Decision(0), Discerned(0), Alive, Cancelled(0), Progress(0), Queries { rows, truncated },
         Subqueries { rows, truncated },
         Actors { rows, truncated }, Bounds { rows, truncated }, Circuits { rows, truncated },
         Usage { rows, truncated }, Error(0),
@@ -272,20 +273,27 @@ enums! {
     }
     AdminCall {
         ApplySource { spec, expect_version }, DropSource { name }, CreateJoinToken { uses, ttl_secs, allowed }, ListJoinTokens,
-        RevokeJoinToken { id }, RemoveNode { node }, IssueBearer { subject, roles, ttl_secs },
+        RevokeJoinToken { id }, RemoveNode { node }, IssueBearer { principal, ttl_secs },
         DrainNode { node }, UndrainNode { node }, SaveSnapshot { from }, RotateAuthority { overlap_secs },
-        ReadRegister { name }, ChangeRegister { name, op, request },
+        ReadRegister { name }, ChangeRegister { name, op, request }, PutPolicy { id, text, expect_version },
+        CheckPolicy { id, text, beside }, DropPolicy { id }, PutTag { tag, places, expect_version },
+        DeclareAttribute { name, kind }, PutSettings { settings, expect_version }, SetQuota { key, limit },
+        CreateKey { principal, scopes, networks, ttl_secs }, ListKeys { after }, RevokeKey { id }, ShowResource { of },
+        Why(0),
     }
     AdminReply { Applied { version, changed }, Token { token }, Tokens(0), Snapshot { hex, bytes, digest },
-        Register { version, value }, Done,
+        Register { version, value }, Key { id, key }, Keys { keys, more }, Fits { tables }, Resource(0), Why(0), Done,
     }
+    ResourceId { Source(0), Policy(0), Tag(0), Attribute(0), Governance, Quota(0) }
+    ResourceContent { Source(0), Policy(0), Tag(0), Attribute(0), Governance(0), Quota(0) }
+    WordOutcome { OfOthers, Holds, Fails, Errs, Depends { filter, residual }, Unusable(0) }
 }
 
 structs! {
     MeshError { code, message, node, source }
     Principal { id, kind, roles, attributes }
     BearerRequest { claim, signature }
-    BearerClaim { asker, keeper, asked_unix_ms, subject, roles, ttl_secs }
+    BearerClaim { asker, keeper, asked_unix_ms, principal, ttl_secs }
     SubqueryId { query, ordinal }
     AttemptId { subquery, partition, attempt }
     TableName { source, schema, table }
@@ -293,7 +301,6 @@ structs! {
     AskedTable { table, columns }
     DiscernRequest { principal, origin, asked }
     Discerned { described, hidden, whole }
-    Said { table, column, policy, mode, says }
     Decision { query, verdict, epoch, decided_by, tables, asked, obligations, policies, notices }
     TableObligation { table, filter, masks, hidden, policies }
     HiddenColumn { column, policies }
@@ -370,6 +377,14 @@ structs! {
     Grant { id, secret, uses_left, expires_unix_ms, allowed }
     JoinTokenInfo { id, uses_left, expires_unix_ms, allowed }
     SessionOptions { delivery, timeout, batch_rows, resumable, resume }
+    KeyInfo {
+        id, principal, scopes, networks, created_unix_ms, expires_unix_ms, revoked_unix_ms, last_used_unix_ms,
+    }
+    CheckBeside { attributes, tags }
+    WhyRequest { principal, sql, origin, at_unix_ms }
+    Explanation { action, verdict, epoch, at_unix_ms, policies, tables, notices }
+    TableExplanation { table, filter, masks, hidden, words }
+    PolicyWord { policy, mode, deed, about, outcome }
 }
 
 /// Calls `$check::<T>(name, value, limit, kind)` with one value of every variant of every message that has a frame.

@@ -182,8 +182,38 @@ const QUOTAS: &[Column] = &[
     ("leases", Small, false),
 ];
 
+const POLICIES: &[Column] = &[
+    ("id", Text, false),
+    ("version", Count, false),
+    ("effect", Text, true),
+    ("mode", Text, true),
+    ("mask", Text, true),
+    ("tables", Text, true),
+    ("changed_by", Text, false),
+    ("changed", Time, false),
+    ("text", Text, false),
+    ("problem", Text, true),
+];
+const TAGS: &[Column] =
+    &[("tag", Text, false), ("version", Count, false), ("tables", Text, false), ("columns", Text, true)];
+const ATTRIBUTES: &[Column] = &[("name", Text, false), ("type", Text, false)];
+const KEYS: &[Column] = &[
+    ("id", Text, false),
+    ("principal", Text, false),
+    ("kind", Text, false),
+    ("organisation", Text, true),
+    ("roles", Text, false),
+    ("attributes", Text, false),
+    ("scopes", Text, false),
+    ("networks", Text, false),
+    ("created", Time, false),
+    ("expires", Time, true),
+    ("revoked", Time, true),
+    ("last_used", Time, true),
+];
+
 /// All system tables.
-pub const TABLES: [(&str, &[Column]); 11] = [
+pub const TABLES: [(&str, &[Column]); 15] = [
     ("nodes", NODES),
     ("roles", ROLES),
     ("sources", SOURCES),
@@ -195,6 +225,10 @@ pub const TABLES: [(&str, &[Column]); 11] = [
     ("circuits", CIRCUITS),
     ("usage", USAGE),
     ("quotas", QUOTAS),
+    ("policies", POLICIES),
+    ("tags", TAGS),
+    ("attributes", ATTRIBUTES),
+    ("keys", KEYS),
 ];
 
 pub fn schema(columns: &[Column]) -> SchemaRef {

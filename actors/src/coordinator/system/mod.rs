@@ -3,6 +3,7 @@
 
 mod columns;
 mod gather;
+mod governed;
 mod observed;
 mod resources;
 
@@ -18,6 +19,11 @@ use super::Coordinator;
 use crate::planner::port::SystemTables;
 
 pub use columns::TABLES;
+
+/// Names and schemas of the system tables.
+pub fn schemas() -> Vec<(&'static str, SchemaRef)> {
+    TABLES.iter().map(|(name, columns)| (*name, columns::schema(columns))).collect()
+}
 
 /// The tables as one principal sees them.
 pub struct Tables {
@@ -41,7 +47,7 @@ pub fn schema_of(table: &TableName) -> Option<SchemaRef> {
 #[async_trait]
 impl SystemTables for Tables {
     fn schemas(&self) -> Vec<(&'static str, SchemaRef)> {
-        TABLES.iter().map(|(name, columns)| (*name, columns::schema(columns))).collect()
+        schemas()
     }
 
     async fn rows(&self, table: &str) -> Result<RecordBatch> {
@@ -55,6 +61,10 @@ impl SystemTables for Tables {
             "subqueries" => observed::subqueries(gather::subqueries(coordinator).await),
             "actors" => observed::actors(gather::actors(coordinator).await),
             "bounds" => observed::bounds(gather::bounds(coordinator).await),
+            "policies" => governed::policies(coordinator).await,
+            "tags" => governed::tags(coordinator),
+            "attributes" => governed::attributes(coordinator),
+            "keys" => governed::keys(coordinator),
             "circuits" => observed::circuits(gather::circuits(coordinator).await),
             "usage" => observed::usage(gather::usage(coordinator).await),
             "quotas" => resources::quotas(coordinator),

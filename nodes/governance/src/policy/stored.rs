@@ -47,6 +47,17 @@ pub enum Mode {
     Log,
 }
 
+impl Mode {
+    /// As `@mode` says it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Mode::Enforce => "enforce",
+            Mode::Warn => "warn",
+            Mode::Log => "log",
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -249,6 +260,16 @@ impl Policy {
     /// Whether its mask is for this column. Without `@columns`, its scope says so.
     pub fn names_column(&self, column: &str) -> bool {
         self.columns.as_ref().is_some_and(|patterns| patterns.iter().any(|p| p.matches(column)))
+    }
+
+    /// The name that the text gives itself by `@id`.
+    pub fn named(&self) -> Option<&str> {
+        self.cedar.annotation("id")
+    }
+
+    /// Patterns of `@tables`; `None`: any table.
+    pub fn tables(&self) -> Option<String> {
+        self.cedar.annotation("tables").map(|list| listed(list).collect::<Vec<_>>().join(", "))
     }
 
     pub(super) fn alone(&self) -> &PolicySet {

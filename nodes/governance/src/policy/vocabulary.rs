@@ -95,6 +95,11 @@ pub const PRINCIPAL: [(&str, &str, bool); 5] = [
 /// Cedar type of the person for whom an agent or machine acts, as attribute `acts_for`.
 pub const ACTS_FOR: &str = "acts_for";
 
+/// Whether an attribute of principals has this name without being declared.
+pub fn is_built_in(name: &str) -> bool {
+    name == ACTS_FOR || PRINCIPAL.iter().any(|(built_in, _, _)| *built_in == name)
+}
+
 pub const fn principal_type(kind: PrincipalKind) -> &'static str {
     match kind {
         PrincipalKind::Person => "User",
