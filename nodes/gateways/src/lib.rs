@@ -4,3 +4,5 @@
 
 pub mod bearer;
 pub mod flight;
+pub mod identity;
+pub mod tls;
