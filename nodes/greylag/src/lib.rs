@@ -7,6 +7,7 @@ pub mod assembly;
 pub mod bench;
 pub mod cli;
 pub mod demo;
+mod figures;
 mod telemetry;
 pub mod tpch;
 
