@@ -203,6 +203,12 @@ impl NodeConfig {
                  `metrics_exposed = true`"
             ));
         }
+        if let Some(metrics) = self.metrics.filter(|m| !m.ip().is_loopback() && !self.metrics_exposed) {
+            return wrong(format!(
+                "`metrics` = `{metrics}`: the page asks nobody who they are, so off loopback it opens only with \
+                 `metrics_exposed = true`"
+            ));
+        }
         if self.labels.contains_key("node") {
             return wrong("the label `node` always is the node's name and cannot be set".into());
         }
