@@ -18,6 +18,7 @@ pub mod principal;
 pub mod schema;
 pub mod state;
 pub mod statement;
+pub mod step;
 pub mod wire;
 
 pub use error::{ErrorClass, ErrorCode, MeshError, Result};

@@ -3,8 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admin_test;
 mod engine;
-mod govern_test;
+mod governance_test;
 mod limits_test;
 mod restart_test;
 mod source;
@@ -28,7 +29,7 @@ use greylag_protocol::{
     frame::StreamTag,
     messages::join::Authority,
     principal::{Principal, PrincipalKind},
-    state::{Role, SourceSpec},
+    state::{Command, GovernCommand, Role, SourceSpec},
     statement::{AdminCall, AdminReply, Delivery, RunningStatement, Session, SessionOptions, StatementService},
 };
 
@@ -98,6 +99,7 @@ impl World {
                 connectors: Arc::new(FakeConnectors { edge: which, source: source.clone() }),
                 secrets: Arc::new(NoSecrets),
                 bearer: Some(Arc::new(PlainIssuer)),
+                hooks: Default::default(),
                 limits: limits.clone(),
                 timing: Default::default(),
                 peers: PeersKind::Stream,
@@ -124,7 +126,20 @@ impl World {
             tokio::time::timeout(PATIENCE, ready).await.expect("no roles");
         }
         world.all_linked().await;
+        world.put_policy("anybody-reads", "permit (principal, action, resource);").await;
         world
+    }
+
+    /// Stores a policy, and waits until every node knows it.
+    async fn put_policy(&self, id: &str, text: &str) {
+        let (id, text, by) = (id.to_owned(), text.to_owned(), "tests".to_owned());
+        let put = GovernCommand::PutPolicy { id, text, by, now_unix_ms: 1, expect_version: None };
+        self.node(0).ctx().mesh.propose(Command::Govern(put)).await.unwrap();
+        let since = self.node(0).ctx().mesh.state().governance.decided_since;
+        until("all know the policy", || {
+            self.nodes.iter().flatten().all(|n| n.ctx().mesh.state().governance.decided_since >= since)
+        })
+        .await;
     }
 
     /// A world whose source `a` has this many edges, on nodes 1...

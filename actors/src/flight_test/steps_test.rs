@@ -93,6 +93,8 @@ async fn the_planner_plans_nothing_that_no_decision_covers() {
             options: options(),
             system: Arc::new(NoTables),
             edges: Arc::new(NoTables),
+            pins: Vec::new(),
+            steps: Vec::new(),
         };
         async move { planner.plan(asked, request).await.map(|plan| plan.subqueries().len()) }
     };

@@ -28,6 +28,8 @@ use greylag_protocol::{
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::figures::Page;
+
 /// File in the data directory with a bearer token for the machine's administrator, mode 0600.
 pub const ADMIN_TOKEN_FILE: &str = "admin.token";
 /// Life of that token; it is written anew at every start.
@@ -40,12 +42,17 @@ pub struct Greylag {
     pub mesh: Mesh,
     pub node: Arc<Node>,
     door: Option<JoinHandle<Result<()>>>,
+    page: Option<JoinHandle<()>>,
     closing: CancellationToken,
 }
 
 impl Greylag {
     /// Returns once the node is a member, its actors run and its door is open.
     pub async fn start(config: NodeConfig) -> Result<Self> {
+        let page = match config.metrics {
+            Some(address) => Some(Page::take(address).await?),
+            None => None,
+        };
         let seams = Seams::real(config.data_dir.clone()).map_err(|e| opening(&config.data_dir, &e))?;
         let limits = config.limits.clone();
         let timing = config.timing.clone();
@@ -73,6 +80,7 @@ impl Greylag {
             timing,
             peers: PeersKind::Cluster,
             bearer: Some(Arc::new(issuer)),
+            hooks: Default::default(),
         })
         .await?;
         let node = Arc::new(node);
@@ -80,7 +88,8 @@ impl Greylag {
             Some(address) => Some(open_door(address, &mesh, &node, closing.clone()).await?),
             None => None,
         };
-        Ok(Self { mesh, node, door, closing })
+        let page = page.map(|page| page.open(node.clone(), closing.clone()));
+        Ok(Self { mesh, node, door, page, closing })
     }
 
     /// Closes the door, stops the actors, leaves the mesh cleanly.
@@ -88,6 +97,9 @@ impl Greylag {
         self.closing.cancel();
         if let Some(door) = self.door.take() {
             let _ = tokio::time::timeout(DOOR_DRAIN, door).await;
+        }
+        if let Some(page) = self.page.take() {
+            let _ = page.await;
         }
         self.node.shutdown().await;
         self.mesh.shutdown().await;

@@ -8,6 +8,7 @@ pub mod bench;
 pub mod cases;
 pub mod cli;
 pub mod demo;
+mod figures;
 mod telemetry;
 pub mod tpch;
 

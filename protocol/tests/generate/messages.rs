@@ -14,10 +14,11 @@ use greylag_protocol::{
     messages::{authority::*, control::*, edge::*, forward::*, health::*, join::*},
     obligation::{ColumnMask, DateUnit, HiddenColumn, Mask, MaskRule, Notice, NoticeMode, TableObligation},
     prefix::Prefix,
-    principal::{Principal, PrincipalKind},
+    principal::{Principal, PrincipalKind, Priority},
     schema::{Dialect, NativeColumn, SourceSchema, TableSchema, WireSchema},
     state::*,
     statement::{AdminCall, AdminReply, Delivery, JobState, JoinTokenInfo, Progress, SessionOptions},
+    step::{Step, StepTimes},
 };
 use uuid::Uuid;
 
@@ -150,6 +151,13 @@ impl<T: Each> Each for Versioned<T> {
         vec![Versioned { version: Roll::roll(dice), value: Roll::roll(dice) }]
     }
 }
+impl Each for StepTimes {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        let mut times = StepTimes::default();
+        Step::ALL.iter().for_each(|step| times.add(*step, Roll::roll(dice)));
+        vec![times]
+    }
+}
 impl Each for MaskSalt {
     fn each(dice: &mut Dice) -> Vec<Self> {
         vec![MaskSalt(Roll::roll(dice))]
@@ -204,6 +212,7 @@ enums! {
     Mask { Truncate(0), Partial { first, last, fill }, Hash, Full, Redact(0), Null }
     NoticeMode { Warn, Log }
     PrincipalKind { Person, Agent, Service }
+    Priority { Low, Normal, High, Critical }
     Action { Select, Describe, Explain, Manage }
     Verdict { Permit, Deny { reason } }
     Compression { None, Lz4, Zstd }
@@ -214,13 +223,15 @@ enums! {
     Allowed { Coordinator, Policy, AnyEdge, Edge(0), Voter }
     RoleCount { All, AtMost(0) }
     ControlRequest {
-        IssueBearer(0), Decide(0), Probe, Cancel { query, principal }, JobProgress { job, principal },
+        IssueBearer(0), Decide(0), Discern(0), Probe, Cancel { query, principal }, JobProgress { job, principal },
         CancelJob { job, principal }, ObserveQueries, ObserveSubqueries, ObserveActors, ObserveBounds, ObserveCircuits,
+        ObserveUsage,
     }
     ControlReply {
-        Bearer(0), Decision(0), Alive, Cancelled(0), Progress(0), Queries { rows, truncated },
+        Bearer(0), Decision(0), Discerned(0), Alive, Cancelled(0), Progress(0), Queries { rows, truncated },
         Subqueries { rows, truncated },
-        Actors { rows, truncated }, Bounds { rows, truncated }, Circuits { rows, truncated }, Error(0),
+        Actors { rows, truncated }, Bounds { rows, truncated }, Circuits { rows, truncated },
+        Usage { rows, truncated }, Error(0),
     }
     JobState { Running, Done, Failed(0) }
     EdgeRequest { Query(0), GetSchema { source }, Ping { source } }
@@ -286,22 +297,29 @@ structs! {
     SubqueryId { query, ordinal }
     AttemptId { subquery, partition, attempt }
     TableName { source, schema, table }
-    DecideRequest { query, principal, action, tables }
-    Decision { query, verdict, epoch, decided_by, tables, obligations, policies, notices }
+    DecideRequest { query, principal, action, origin, tables, asked }
+    AskedTable { table, columns }
+    DiscernRequest { principal, origin, asked }
+    Discerned { described, hidden, whole }
+    Decision { query, verdict, epoch, decided_by, tables, asked, obligations, policies, notices }
     TableObligation { table, filter, masks, hidden, policies }
     HiddenColumn { column, policies }
     ColumnMask { column, rules }
     MaskRule { mask, when, policies }
     Notice { mode, policies, change }
     QueryRow {
-        query, coordinator, principal, door, state, sql, started_unix_ms, admission_us, decision_us, planning_us,
-        execution_us, rows, restarts, error,
+        query, coordinator, principal, organisation, agent, priority, door, state, sql, started_unix_ms,
+        queue_position, epoch, times, rows, bytes, cost, restarts, error,
     }
     SubqueryRow { query, ordinal, attempt, source, edge, rule, state, sql, rows, bytes, elapsed_us, error }
     ActorRow { node, name, supervisor, state, restarts, last_failure }
     Progress { node, rows, state }
     BoundRow { node, name, of, max, used, peak, refused }
     CircuitRow { coordinator, source, edge, state, failures, failing_ms, next_try_ms, error }
+    UsageRow {
+        coordinator, since_unix_ms, organisation, agent, statements, refused, rows_returned, bytes_returned,
+        rows_scanned, bytes_scanned, source_ms, cpu_ms, microcredits,
+    }
     EdgeCall { version, trace, deadline_ms, request }
     SignedSubquery { payload, signer, signature }
     Subquery { attempt, edge, source, sql, schema, principal, epoch, expires_unix_ms, batch_rows, compression, resume, reattach, keyset }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
-use greylag_protocol::{ErrorCode, MeshError, Result};
+use greylag_protocol::{
+    ErrorCode, MeshError, Result, ids::RESERVED_NAMES, messages::control::TableName, statement::Session,
+};
 
 use super::Coordinator;
 use crate::planner::port::SystemTables;
@@ -23,14 +25,23 @@ pub fn schemas() -> Vec<(&'static str, SchemaRef)> {
     TABLES.iter().map(|(name, columns)| (*name, columns::schema(columns))).collect()
 }
 
+/// The tables as one principal sees them.
 pub struct Tables {
     coordinator: Arc<Coordinator>,
+    session: Session,
 }
 
 impl Tables {
-    pub fn new(coordinator: Arc<Coordinator>) -> Self {
-        Self { coordinator }
+    pub fn new(coordinator: Arc<Coordinator>, session: Session) -> Self {
+        Self { coordinator, session }
     }
+}
+
+/// Columns of a system table by its full name; `None` for any other.
+pub fn schema_of(table: &TableName) -> Option<SchemaRef> {
+    let is_system = table.source == RESERVED_NAMES[0] && table.schema == RESERVED_NAMES[1];
+    let (_, columns) = TABLES.iter().find(|(name, _)| is_system && *name == table.table)?;
+    Some(columns::schema(columns))
 }
 
 #[async_trait]
@@ -45,7 +56,7 @@ impl SystemTables for Tables {
             "nodes" => resources::nodes(coordinator, coordinator.ctx.mesh.health().await),
             "roles" => resources::roles(coordinator),
             "sources" => resources::sources(coordinator),
-            "tables" => resources::tables(coordinator),
+            "tables" => resources::tables(coordinator, &self.session).await,
             "queries" => observed::queries(gather::queries(coordinator).await),
             "subqueries" => observed::subqueries(gather::subqueries(coordinator).await),
             "actors" => observed::actors(gather::actors(coordinator).await),
@@ -55,6 +66,8 @@ impl SystemTables for Tables {
             "attributes" => governed::attributes(coordinator),
             "keys" => governed::keys(coordinator),
             "circuits" => observed::circuits(gather::circuits(coordinator).await),
+            "usage" => observed::usage(gather::usage(coordinator).await),
+            "quotas" => resources::quotas(coordinator),
             _ => Err(MeshError::new(ErrorCode::UnknownTable, format!("there is no table `system.{table}`"))),
         }
     }
