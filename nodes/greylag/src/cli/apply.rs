@@ -109,7 +109,7 @@ async fn shown(connection: &Connection, of: ResourceId) -> anyhow::Result<Option
 
 async fn apply(connection: &Connection, resource: Resource) -> anyhow::Result<()> {
     let name = resource.id.to_string();
-    match connection.admin(&call(resource)?).await? {
+    match connection.admin(&declaring(resource)?).await? {
         AdminReply::Applied { changed: false, .. } => println!("{name}: unchanged"),
         AdminReply::Applied { version: 0, .. } => println!("{name}: applied"),
         AdminReply::Applied { version, .. } => println!("{name}: applied, version {version}"),
@@ -143,7 +143,8 @@ async fn try_one(connection: &Connection, resource: Resource, beside: &CheckBesi
     Ok(())
 }
 
-fn call(resource: Resource) -> anyhow::Result<AdminCall> {
+/// The call that makes a resource what it is to be.
+pub(crate) fn declaring(resource: Resource) -> anyhow::Result<AdminCall> {
     let expect_version = None;
     Ok(match (resource.id, resource.content) {
         (_, ResourceContent::Source(spec)) => AdminCall::ApplySource { spec, expect_version },

@@ -16,6 +16,7 @@ mod sql;
 mod status;
 mod token;
 
+pub(crate) use apply::declaring;
 pub use connect::{Connection, Target};
 pub use render::Format;
 pub use sql::prompt;
