@@ -158,6 +158,9 @@ impl Turnstile {
         if !self.shared.waiting.reserve(1) {
             return Entry::Refused;
         }
+        // Who waits begins to count now.
+        let had = state.served(&ticket.party);
+        state.served.entry(ticket.party.clone()).or_insert(had);
         let (sender, receiver) = oneshot::channel();
         state.arrivals += 1;
         let arrival = state.arrivals;

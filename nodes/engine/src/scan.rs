@@ -16,7 +16,7 @@ use datafusion::{
     physical_plan::ExecutionPlan,
     physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner},
 };
-use greylag_actors::planner::port::{KeysetPlan, SubqueryPlan};
+use greylag_actors::planner::port::{Estimate, KeysetPlan, SubqueryPlan};
 use greylag_protocol::SourceName;
 
 use crate::{exec::EdgeScanExec, governed::GuardPlanner};
