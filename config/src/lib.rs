@@ -4,6 +4,7 @@
 //! INVARIANT: an unknown key, a wrong type or an impossible combination is an error that names the key and, where one
 //! is near, the key that was probably meant. Nothing is guessed and nothing is dropped.
 
+pub mod identity;
 mod load;
 mod nearest;
 mod node;

@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use greylag_protocol::{ErrorCode, MeshError, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::identity::{Door, Identity};
+
 /// Bounds of a certificate's life: seconds, for tests, and a year.
 const CERTIFICATE_LIFE_MS_MIN: u64 = 3_000;
 const CERTIFICATE_LIFE_MS_MAX: u64 = 365 * 24 * 3600 * 1000;
@@ -41,6 +43,8 @@ pub struct NodeConfig {
     pub outbound_only: bool,
     /// One node, loopback, no questions asked.
     pub dev: bool,
+    pub door: Door,
+    pub identity: Identity,
     pub limits: Limits,
     pub timing: Timing,
 }
@@ -125,6 +129,8 @@ impl Default for NodeConfig {
             metrics_exposed: false,
             outbound_only: false,
             dev: false,
+            door: Door::default(),
+            identity: Identity::default(),
             limits: Limits::default(),
             timing: Timing::default(),
         }
@@ -188,9 +194,13 @@ impl NodeConfig {
         if self.dev && !self.listen.ip().is_loopback() {
             return wrong("`dev` listens on loopback only: see `listen`".into());
         }
-        if let Some(flight) = self.flight.filter(|f| !f.ip().is_loopback()) {
+        if let Some(flight) = self.flight.filter(|f| !f.ip().is_loopback() && !self.door.is_tls()) {
+            return wrong(format!("`flight` = `{flight}`: a door off loopback needs TLS: see `door.certificate`"));
+        }
+        if let Some(metrics) = self.metrics.filter(|m| !m.ip().is_loopback() && !self.metrics_exposed) {
             return wrong(format!(
-                "`flight` = `{flight}`: the door does not speak TLS yet, so it listens on loopback only"
+                "`metrics` = `{metrics}`: the page asks nobody who they are, so off loopback it opens only with \
+                 `metrics_exposed = true`"
             ));
         }
         if let Some(metrics) = self.metrics.filter(|m| !m.ip().is_loopback() && !self.metrics_exposed) {
@@ -202,6 +212,8 @@ impl NodeConfig {
         if self.labels.contains_key("node") {
             return wrong("the label `node` always is the node's name and cannot be set".into());
         }
+        self.door.validate()?;
+        self.identity.validate(&self.door)?;
         self.timing.validate()?;
         self.limits.validate()
     }
@@ -215,6 +227,14 @@ impl NodeConfig {
     /// `host:port` under which others reach this node.
     pub fn advertised(&self) -> String {
         self.advertise.clone().unwrap_or_else(|| self.listen.to_string())
+    }
+
+    /// `host:port` under which clients reach the Flight SQL door. `None` where there is none that others could be told:
+    /// no door, or one on all of a machine's addresses or on a port that is not known beforehand.
+    pub fn advertised_door(&self) -> Option<String> {
+        let flight = self.flight?;
+        let own = (flight.port() != 0 && !flight.ip().is_unspecified()).then(|| flight.to_string());
+        self.door.advertise.clone().or(own)
     }
 }
 

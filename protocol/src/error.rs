@@ -56,8 +56,8 @@ codes! {
     Execution 1008 "22000" Permanent "a value could not be computed" "check casts, divisions and ranges in the statement";
     AmbiguousTable 1009 "42P09" Permanent "a table name fits several sources" "write it as source.schema.table";
     // 2xxx: who may.
-    Unauthenticated 2001 "28000" Permanent "no valid bearer token" "pass a token that this mesh has signed";
-    TokenExpired 2002 "28000" Permanent "the bearer token has expired" "ask for a new token";
+    Unauthenticated 2001 "28000" Permanent "no valid credential" "pass a token that this mesh or an issuer that it trusts has signed, an API key, or a client certificate";
+    TokenExpired 2002 "28000" Permanent "the credential has expired" "ask for a new one";
     Denied 2003 "42501" Permanent "policy does not permit the statement" "ask for access to the named tables";
     NoPolicy 2004 "57P03" Transient "no policy actor is alive, so nothing is answered" "wait until the policy role runs again; see system.roles";
     NoDecision 2005 "42501" Permanent "a plan carries no policy decision" "this is a defect: please report it";

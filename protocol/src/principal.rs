@@ -42,8 +42,8 @@ pub mod attribute {
     pub const ACTS_FOR: &str = "acts_for";
     /// What the credential may be used for, names between blanks. None: whatever the principal may.
     pub const SCOPES: &str = "scopes";
-    /// Which credential named the principal (`key:<id>`, `jwt:<issuer>`, `certificate:<serial>`), so that revoking it
-    /// finds what still runs by it.
+    /// Which credential named the principal (`bearer:<id>`, `key:<id>`, `jwt:<issuer>`, `certificate:<serial>`), so that
+    /// revoking it finds what still runs by it.
     pub const CREDENTIAL: &str = "credential";
     /// One attribute for each group, with this before the group's name and an empty value.
     pub const GROUP_PREFIX: &str = "group:";

@@ -4,6 +4,7 @@
 
 mod cli;
 mod databases;
+mod doors;
 mod kills;
 mod lifetime;
 mod membership;

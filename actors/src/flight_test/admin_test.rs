@@ -115,6 +115,7 @@ async fn policies_are_checked_against_the_tables_that_there_are() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_said_why_somebody_may_or_may_not() {
     let world = World::with_edges(1, 10, Limits::default()).await;
+    call(&world, AdminCall::DropPolicy { id: "anybody-reads".into() }).await.unwrap();
     let rows = "@tables(\"a.*.*\") permit (principal in Role::\"doctor\", action == Action::\"select\", resource is Row) when { resource.k > 3 };";
     let masks = "@tables(\"a.*.*\") @mask(\"full\") forbid (principal in Role::\"doctor\", action == Action::\"select\", resource is Column) when { resource.name == \"v\" && context.hour >= 18 };";
     let night =

@@ -17,6 +17,7 @@ async fn closed(edges: usize, rows: u64, limits: Limits) -> World {
 async fn govern(world: &World, command: GovernCommand) {
     let mesh = &world.node(0).ctx().mesh;
     mesh.propose(Command::Govern(command)).await.unwrap();
+    mesh.catch_up().await.unwrap();
     let epoch = mesh.state().epoch;
     until("all know it", || world.nodes.iter().flatten().all(|n| n.ctx().mesh.state().epoch >= epoch)).await;
 }

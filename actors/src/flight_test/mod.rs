@@ -135,6 +135,7 @@ impl World {
         let (id, text, by) = (id.to_owned(), text.to_owned(), "tests".to_owned());
         let put = GovernCommand::PutPolicy { id, text, by, now_unix_ms: 1, expect_version: None };
         self.node(0).ctx().mesh.propose(Command::Govern(put)).await.unwrap();
+        self.node(0).ctx().mesh.catch_up().await.unwrap();
         let since = self.node(0).ctx().mesh.state().governance.decided_since;
         until("all know the policy", || {
             self.nodes.iter().flatten().all(|n| n.ctx().mesh.state().governance.decided_since >= since)

@@ -28,7 +28,10 @@ use greylag_protocol::{
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::figures::Page;
+use crate::{
+    figures::Page,
+    identity::{DoorIdentity, report_key_uses},
+};
 
 /// File in the data directory with a bearer token for the machine's administrator, mode 0600.
 pub const ADMIN_TOKEN_FILE: &str = "admin.token";
@@ -41,6 +44,8 @@ const DOOR_DRAIN: Duration = Duration::from_secs(5);
 pub struct Greylag {
     pub mesh: Mesh,
     pub node: Arc<Node>,
+    /// The administrator's first token, if this start has founded the mesh.
+    pub bootstrap: Option<String>,
     door: Option<JoinHandle<Result<()>>>,
     page: Option<JoinHandle<()>>,
     closing: CancellationToken,
@@ -56,7 +61,8 @@ impl Greylag {
         let seams = Seams::real(config.data_dir.clone()).map_err(|e| opening(&config.data_dir, &e))?;
         let limits = config.limits.clone();
         let timing = config.timing.clone();
-        let flight = config.flight;
+        let (flight, advertised) = (config.flight, config.advertised_door());
+        let identity = DoorIdentity::open(&config.door, &config.identity)?;
         let spill = config.data_dir.join("spill");
         let data_dir = config.data_dir.clone();
         let mesh = Mesh::start(MeshStart { config, seams }).await?;
@@ -68,7 +74,8 @@ impl Greylag {
             ..EngineConfig::default()
         })?;
         let issuer = MeshIssuer { mesh: mesh.id() };
-        write_admin_token(&data_dir, &mesh, &issuer)?;
+        let token = write_admin_token(&data_dir, &mesh, &issuer)?;
+        let bootstrap = token.filter(|_| mesh.founded());
         let closing = CancellationToken::new();
         tokio::spawn(closing.clone().run_until_cancelled_owned(write_later(data_dir, mesh.clone())));
         let node = Node::start(NodeParts {
@@ -85,11 +92,11 @@ impl Greylag {
         .await?;
         let node = Arc::new(node);
         let door = match flight {
-            Some(address) => Some(open_door(address, &mesh, &node, closing.clone()).await?),
+            Some(address) => Some(open_door(address, advertised, identity, &mesh, &node, closing.clone()).await?),
             None => None,
         };
         let page = page.map(|page| page.open(node.clone(), closing.clone()));
-        Ok(Self { mesh, node, door, page, closing })
+        Ok(Self { mesh, node, bootstrap, door, page, closing })
     }
 
     /// Closes the door, stops the actors, leaves the mesh cleanly.
@@ -174,8 +181,8 @@ impl BearerIssuer for MeshIssuer {
 }
 
 /// The token of this machine's administrator, on nodes that keep the mesh's keys.
-fn write_admin_token(data_dir: &Path, mesh: &Mesh, issuer: &MeshIssuer) -> Result<()> {
-    let Some(authority) = mesh.authority() else { return Ok(()) };
+fn write_admin_token(data_dir: &Path, mesh: &Mesh, issuer: &MeshIssuer) -> Result<Option<String>> {
+    let Some(authority) = mesh.authority() else { return Ok(None) };
     let (now, ttl) = (mesh.seams().clock.unix_ms(), ADMIN_TOKEN_TTL.as_secs());
     let admin = Principal {
         id: "admin".into(),
@@ -184,7 +191,8 @@ fn write_admin_token(data_dir: &Path, mesh: &Mesh, issuer: &MeshIssuer) -> Resul
         attributes: BTreeMap::new(),
     };
     let token = issuer.issue(&authority, &admin, ttl, now)?;
-    mesh.seams().disk.write(ADMIN_TOKEN_FILE, token.as_bytes(), true).map_err(|e| opening(data_dir, &e))
+    mesh.seams().disk.write(ADMIN_TOKEN_FILE, token.as_bytes(), true).map_err(|e| opening(data_dir, &e))?;
+    Ok(Some(token))
 }
 
 /// A node that becomes a voter later is given the keys then, and needs no restart to have the token.
@@ -201,6 +209,8 @@ async fn write_later(data_dir: PathBuf, mesh: Mesh) {
 
 async fn open_door(
     address: SocketAddr,
+    advertised: Option<String>,
+    identity: DoorIdentity,
     mesh: &Mesh,
     node: &Arc<Node>,
     closing: CancellationToken,
@@ -208,19 +218,20 @@ async fn open_door(
     let listener = TcpListener::bind(address).await.map_err(|e| {
         MeshError::new(ErrorCode::InvalidConfig, format!("`flight` = `{address}` cannot be listened on: {e}"))
     })?;
-    let facts = mesh.clone();
-    let verifier = bearer::Verifier::new(move || {
-        let state = facts.state();
-        state.mesh.as_ref().map(|m| (m.id, m.bearer_public_key.clone()))
-    });
+    let tls = identity.tls.clone();
+    let authenticator = identity.authenticator(mesh)?;
+    let reporting = report_key_uses(mesh.clone(), authenticator.clone());
+    tokio::spawn(closing.clone().run_until_cancelled_owned(reporting));
     let others = mesh.clone();
     let ctx = node.ctx();
     let seats = ctx.bounds.open("limits.door_connections_max", "flight", ctx.limits.door_connections_max.into());
     let parts = flight::DoorParts {
         service: node.statements(),
-        verifier,
+        authenticator,
+        tls,
         sealer: Arc::new(MeshSealer(mesh.clone())),
         doors: Arc::new(move || reachable_doors(&others.state(), others.node())),
+        advertised,
         seats: Arc::new(DoorSeats(seats)),
     };
     tracing::info!(%address, "flight sql door open");

@@ -9,6 +9,7 @@ pub mod cases;
 pub mod cli;
 pub mod demo;
 mod figures;
+mod identity;
 mod telemetry;
 pub mod tpch;
 

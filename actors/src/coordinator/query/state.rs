@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    core::{Event, Goal, QueryCore, Stage},
+    core::{Event, QueryCore, Stage},
     message::{Announced, Job, Opening, QueryMessage},
     run::Run,
     steps::{cost::Costed, metering::Meter, quota::Till},
@@ -69,7 +69,6 @@ pub struct QueryState {
 /// The job, less what is handed on.
 pub(super) struct JobState {
     pub(super) query: QueryId,
-    pub(super) goal: Goal,
     pub(super) session: Session,
     pub(super) sql: String,
     pub(super) parameters: Option<arrow::array::RecordBatch>,
@@ -104,7 +103,6 @@ impl QueryState {
             dice: StdRng::seed_from_u64(seed),
             job: JobState {
                 query: job.query,
-                goal: job.goal,
                 session: job.session,
                 sql: job.sql,
                 parameters: job.parameters,
