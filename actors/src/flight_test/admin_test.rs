@@ -19,6 +19,7 @@ async fn call(world: &World, call: AdminCall) -> Result<AdminReply> {
 
 /// A column of a system table.
 async fn column(world: &World, table: &str, name: &str) -> Vec<Option<String>> {
+    world.node(0).ctx().mesh.catch_up().await.unwrap();
     let batches = world.rows(&admin(), &format!("system {table}")).await.unwrap();
     let values = batches.iter().flat_map(|batch| {
         let column = batch.column_by_name(name).unwrap().as_string::<i32>();

@@ -76,9 +76,11 @@ pub async fn run(coordinator: &Arc<Coordinator>, session: &Session, call: AdminC
     }
 }
 
-/// Calls about who may do what.
+/// Calls about who may do what. Each is checked against, and tells of, everything that was committed before it, at
+/// whichever node: a policy is not let through because the tag that it does not fit was put at another one a moment ago.
 async fn govern(coordinator: &Arc<Coordinator>, session: &Session, call: AdminCall) -> Result<AdminReply> {
     let ctx = &coordinator.ctx;
+    ctx.mesh.catch_up().await?;
     match call {
         AdminCall::PutPolicy { id, text, expect_version } => {
             policies::put(coordinator, session, id, text, expect_version).await

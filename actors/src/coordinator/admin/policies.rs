@@ -13,7 +13,7 @@ use greylag_protocol::{
 };
 
 use super::propose;
-use crate::coordinator::{Coordinator, grounds::Grounds};
+use crate::coordinator::{Coordinator, rulebook::Rulebook};
 
 pub(super) async fn put(
     coordinator: &Arc<Coordinator>,
@@ -23,7 +23,7 @@ pub(super) async fn put(
     expect_version: Option<u64>,
 ) -> Result<AdminReply> {
     let governance = coordinator.ctx.mesh.state().governance.clone();
-    Grounds::of(coordinator, governance).fits(&id, &text).await?;
+    Rulebook::of(coordinator, governance).fits(&id, &text).await?;
     let (by, now_unix_ms) = (session.principal.id.clone(), coordinator.ctx.seams.clock.unix_ms());
     propose(&coordinator.ctx, GovernCommand::PutPolicy { id, text, by, now_unix_ms, expect_version }).await
 }
@@ -43,7 +43,7 @@ pub(super) async fn check(
     for (tag, places) in beside.tags {
         governance.tags.entry(tag).or_default().value = places;
     }
-    let tables = Grounds::of(coordinator, governance).fits(&id, &text).await?;
+    let tables = Rulebook::of(coordinator, governance).fits(&id, &text).await?;
     Ok(AdminReply::Fits { tables })
 }
 
@@ -97,11 +97,11 @@ async fn check_harmless(coordinator: &Arc<Coordinator>, change: impl FnOnce(&mut
     if changed == state.governance {
         return Ok(());
     }
-    let after = Grounds::of(coordinator, changed).problems().await?;
+    let after = Rulebook::of(coordinator, changed).problems().await?;
     if after.is_empty() {
         return Ok(());
     }
-    let before = Grounds::of(coordinator, state.governance.clone()).problems().await?;
+    let before = Rulebook::of(coordinator, state.governance.clone()).problems().await?;
     match after.into_iter().find(|(id, _)| !before.contains_key(id)) {
         Some((_, problem)) => Err(problem),
         None => Ok(()),

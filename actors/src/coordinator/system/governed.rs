@@ -12,12 +12,12 @@ use greylag_protocol::{
 };
 
 use super::columns::{Cell, batch};
-use crate::coordinator::{Coordinator, grounds::Grounds};
+use crate::coordinator::{Coordinator, rulebook::Rulebook};
 
 /// `problem` says what is wrong with a policy that does not fit a table, for which it denies all that it is about.
 pub async fn policies(coordinator: &Arc<Coordinator>) -> Result<RecordBatch> {
     let state = coordinator.ctx.mesh.state();
-    let mut problems = Grounds::of(coordinator, state.governance.clone()).problems().await?;
+    let mut problems = Rulebook::of(coordinator, state.governance.clone()).problems().await?;
     let rows = state.governance.policies.iter().map(|(id, stored)| {
         let policy = Policy::parse(id, &stored.text).ok();
         let of = |what: fn(&Policy) -> Option<String>| policy.as_ref().and_then(what);

@@ -72,3 +72,7 @@ fn said(outcome: &Outcome) -> WordOutcome {
         Outcome::Unusable(why) => WordOutcome::Unusable(why.clone()),
     }
 }
+
+#[cfg(test)]
+#[path = "why_test.rs"]
+mod tests;

@@ -6,15 +6,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use greylag_governance::policy::{
-    Catalog, Circumstances, NamePattern, Policy, PolicyEngine, Question, Ruling, TableFacts, TablePattern, Tagging,
-    Touched,
+    Catalog, Circumstances, Policy, PolicyEngine, Question, Ruling, TableFacts, Tagging, Touched,
 };
 use greylag_protocol::{
     Epoch, ErrorCode, MeshError, Result,
     admin::{Explanation, TableExplanation},
-    messages::control::{Action, TableName},
+    messages::control::{Action, TableName, Verdict},
     principal::Principal,
-    state::{Governance, TagPlace},
+    state::Governance,
 };
 use tokio::sync::oneshot;
 
@@ -22,13 +21,13 @@ use super::{Coordinator, system};
 use crate::{NodeCtx, planner::port};
 
 /// Policies, tags and attributes, over tables.
-pub struct Grounds {
+pub struct Rulebook {
     ctx: Arc<NodeCtx>,
     sources: Arc<port::Catalog>,
     governance: Governance,
 }
 
-impl Grounds {
+impl Rulebook {
     pub fn of(coordinator: &Coordinator, governance: Governance) -> Self {
         Self::over(&coordinator.ctx, coordinator.catalog.view().catalog.clone(), governance)
     }
@@ -64,12 +63,11 @@ impl Grounds {
         .await
     }
 
-    /// What would come of a statement that touches these tables, and what each policy says of them. A policy that cannot
-    /// be read is left out here, and denies in a policy actor.
+    /// What would come of a statement that touches these tables, and what each policy says of them.
     pub async fn explain(self, epoch: Epoch, asked: Asked) -> Result<Explanation> {
         let ctx = self.ctx.clone();
         away(&ctx, move || {
-            let (engine, _) = self.engine();
+            let (engine, unreadable) = self.engine();
             let touched: Vec<_> = asked.tables.into_iter().map(|table| Touched { table, columns: None }).collect();
             let settings = &self.governance.settings.value;
             let circumstances = Circumstances {
@@ -80,7 +78,11 @@ impl Grounds {
             };
             let (principal, action) = (&asked.principal, asked.action);
             let question = Question { principal, action, touched: &touched, circumstances: &circumstances };
-            let Ruling { verdict, obligations, policies, notices } = engine.decide(&question);
+            let Ruling { mut verdict, obligations, policies, notices } = engine.decide(&question);
+            // Nobody knows what it forbids, so a policy actor denies everything.
+            if let Some(error) = unreadable.into_values().next() {
+                verdict = Verdict::Deny { reason: error.message };
+            }
             let mut tables = Vec::new();
             if !touched.is_empty() {
                 for (table, words) in engine.words(&question)? {
@@ -111,7 +113,7 @@ impl Grounds {
     }
 
     fn catalog(&self) -> Catalog {
-        let tags = taggings(&self.governance.tags.iter().map(|(tag, t)| (tag.as_str(), t.value.as_slice())).collect());
+        let tags: Vec<Tagging> = self.governance.tags.iter().flat_map(|(tag, t)| Tagging::of(tag, &t.value)).collect();
         let mut catalog = Catalog::default();
         for (source, schema) in &self.sources.sources {
             for table in &schema.tables {
@@ -135,16 +137,6 @@ pub struct Asked {
     pub tables: Vec<TableName>,
     pub origin: String,
     pub at_unix_ms: u64,
-}
-
-/// Places whose pattern cannot be read, which an older release may have taken, are left out.
-fn taggings(tags: &BTreeMap<&str, &[TagPlace]>) -> Vec<Tagging> {
-    let places = tags.iter().flat_map(|(tag, places)| places.iter().map(move |place| (*tag, place)));
-    let tagging = |(tag, place): (&str, &TagPlace)| {
-        let columns = place.columns.as_deref().map(NamePattern::new);
-        Some(Tagging { tag: tag.to_owned(), tables: TablePattern::parse(&place.tables)?, columns })
-    };
-    places.filter_map(tagging).collect()
 }
 
 /// Runs what computes for long away from the reactor.
