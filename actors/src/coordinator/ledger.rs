@@ -2,7 +2,7 @@
 //! `system.subqueries` show them.
 
 use greylag_protocol::{
-    Epoch, ErrorCode, MeshError,
+    Epoch, ErrorCode, MeshError, QueryId,
     messages::control::{QueryRow, SubqueryRow},
     step::{Step, StepTimes},
 };
@@ -99,6 +99,15 @@ impl Ledger {
             progress.row
         };
         self.queries.rows().into_iter().map(settled).collect()
+    }
+
+    /// Shows the attempts of one statement, as far as they are remembered.
+    pub fn attempts_of(&self, query: QueryId, mut look: impl FnMut(&SubqueryRow)) {
+        self.attempts.visit(|progress| {
+            if progress.row.query == query {
+                look(&progress.row);
+            }
+        });
     }
 
     /// Running attempts first, then the latest.

@@ -81,9 +81,24 @@ fn parts(tables: &[AskedTable]) -> Result<Vec<Vec<AskedTable>>> {
     Ok(parts)
 }
 
+/// What was decided about a statement.
+#[derive(Debug)]
+pub enum Decided {
+    Permitted(Permit),
+    /// With the error that its caller gets.
+    Denied(Box<Decision>, MeshError),
+}
+
 /// Turns the answers to all of a statement's requests into a permit. GL2003 with the reason if one was denied, GL2005 if
 /// one is about anything else than what was asked.
 pub fn permit(answers: Vec<(DecideRequest, Decision)>, salt: &Arc<[u8]>) -> Result<Permit> {
+    match decided(answers, salt)? {
+        Decided::Permitted(permit) => Ok(permit),
+        Decided::Denied(_, error) => Err(error),
+    }
+}
+
+fn decided(answers: Vec<(DecideRequest, Decision)>, salt: &Arc<[u8]>) -> Result<Decided> {
     let (mut permit, mut obligations): (Option<Permit>, Vec<_>) = (None, Vec::new());
     let mut grounds = Grounds::default();
     for (asked, decision) in answers {
@@ -93,8 +108,9 @@ pub fn permit(answers: Vec<(DecideRequest, Decision)>, salt: &Arc<[u8]>) -> Resu
             return Err(MeshError::new(ErrorCode::NoDecision, message).at_node(decision.decided_by));
         }
         grounds.add(&decision);
-        if let Verdict::Deny { reason } = decision.verdict {
-            return Err(denied(reason, &decision.policies));
+        if let Verdict::Deny { reason } = &decision.verdict {
+            let error = denied(reason, &decision.policies);
+            return Ok(Decided::Denied(Box::new(decision), error));
         }
         // The oldest of the epochs holds for all.
         let epoch = permit.as_ref().map_or(decision.epoch, |p: &Permit| p.epoch().min(decision.epoch));
@@ -103,18 +119,26 @@ pub fn permit(answers: Vec<(DecideRequest, Decision)>, salt: &Arc<[u8]>) -> Resu
     }
     obligations.sort_by(|a, b| a.table.cmp(&b.table));
     let permit = permit.ok_or_else(|| MeshError::new(ErrorCode::NoDecision, "nothing was decided"))?;
-    Ok(permit.with_obligations(obligations, Arc::clone(salt)).on(grounds))
+    Ok(Decided::Permitted(permit.with_obligations(obligations, Arc::clone(salt)).on(grounds)))
 }
 
 /// The reason names the policies, unless there is none.
-fn denied(reason: String, policies: &[String]) -> MeshError {
+fn denied(reason: &str, policies: &[String]) -> MeshError {
     let unnamed = policies.iter().any(|policy| !reason.contains(&format!("`{policy}`")));
-    let message = if unnamed { format!("{reason} (policy `{}`)", policies.join("`, `")) } else { reason };
+    let message = if unnamed { format!("{reason} (policy `{}`)", policies.join("`, `")) } else { reason.to_owned() };
     MeshError::new(ErrorCode::Denied, message)
 }
 
-/// Asks this node's policy actor, then the others, until one answers. GL2004 if none does.
+/// Asks for a permit. GL2003 if there is none, GL2004 if no policy actor answers.
 pub async fn ask(ctx: &Arc<NodeCtx>, asking: &Asking) -> Result<Permit> {
+    match decide(ctx, asking).await? {
+        Decided::Permitted(permit) => Ok(permit),
+        Decided::Denied(_, error) => Err(error),
+    }
+}
+
+/// Asks this node's policy actor, then the others, until one answers. GL2004 if none does.
+pub async fn decide(ctx: &Arc<NodeCtx>, asking: &Asking) -> Result<Decided> {
     let mut answers = Vec::new();
     for request in asking.requests()? {
         let decision = first_answer(ctx, ControlRequest::Decide(request.clone()), |node, reply, since| match reply {
@@ -126,7 +150,7 @@ pub async fn ask(ctx: &Arc<NodeCtx>, asking: &Asking) -> Result<Permit> {
         answers.push((request, decision.await?));
     }
     let salt = ctx.mesh.state().mesh.as_ref().map(|facts| facts.mask_salt.0.clone()).unwrap_or_default();
-    permit(answers, &Arc::from(salt))
+    decided(answers, &Arc::from(salt))
 }
 
 /// What the principal may know of each of these tables, in order. GL2004 if no policy actor answers.

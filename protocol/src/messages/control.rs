@@ -60,6 +60,8 @@ pub enum ControlRequest {
     ObserveBounds,
     /// To a coordinator: sources that have failed lately.
     ObserveCircuits,
+    /// To any role actor: the last records of its node's audit chain.
+    ObserveAudit,
     /// To a coordinator: what statements have used there.
     ObserveUsage,
 }
@@ -95,6 +97,10 @@ pub enum ControlReply {
     },
     Usage {
         rows: Vec<UsageRow>,
+        truncated: bool,
+    },
+    Audit {
+        rows: Vec<AuditRow>,
         truncated: bool,
     },
     Error(MeshError),
@@ -343,4 +349,56 @@ pub struct UsageRow {
     pub cpu_ms: u64,
     /// Price of it all.
     pub microcredits: u64,
+}
+
+/// A row of `system.audit`: a record of a statement, or of an administrator's call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRow {
+    pub node: NodeId,
+    pub sequence: u64,
+    pub at_unix_ms: u64,
+    /// `statement`, `began`, `change`.
+    pub kind: String,
+    pub query: Option<QueryId>,
+    pub principal: String,
+    pub organisation: Option<String>,
+    pub acts_for: Option<String>,
+    pub agent: Option<String>,
+    pub credential: Option<String>,
+    pub door: String,
+    /// `select`, `explain`, `describe`; the call's name for a change.
+    pub action: String,
+    /// Without literals; what a change was about.
+    pub statement: String,
+    pub tables: Vec<String>,
+    pub decision: Option<DecisionRow>,
+    /// Epochs before and after a change.
+    pub epochs: Option<(u64, Option<u64>)>,
+    pub rows: u64,
+    pub bytes: u64,
+    pub attempts: u32,
+    /// Micro-credits.
+    pub cost: u64,
+    pub duration_us: u64,
+    /// `done`, `failed`, `denied`, `cancelled`; none for one that has only begun.
+    pub outcome: Option<String>,
+    pub code: Option<String>,
+}
+
+/// What a row of `system.audit` and one of `system.decisions` tell of a decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionRow {
+    pub permitted: bool,
+    pub reason: Option<String>,
+    pub policies: Vec<String>,
+    pub epoch: u64,
+    pub decided_by: NodeId,
+    /// Tables of which not all rows were seen.
+    pub row_filters: Vec<String>,
+    /// `table.column: mask`.
+    pub masks: Vec<String>,
+    /// `table.column`.
+    pub hidden: Vec<String>,
+    /// What policies that do not enforce would have changed.
+    pub notices: Vec<String>,
 }

@@ -224,14 +224,14 @@ enums! {
     RoleCount { All, AtMost(0) }
     ControlRequest {
         IssueBearer(0), Decide(0), Discern(0), Probe, Cancel { query, principal }, JobProgress { job, principal },
-        CancelJob { job, principal }, ObserveQueries, ObserveSubqueries, ObserveActors, ObserveBounds, ObserveCircuits,
+        CancelJob { job, principal }, ObserveQueries, ObserveSubqueries, ObserveActors, ObserveBounds, ObserveCircuits, ObserveAudit,
         ObserveUsage,
     }
     ControlReply {
         Bearer(0), Decision(0), Discerned(0), Alive, Cancelled(0), Progress(0), Queries { rows, truncated },
         Subqueries { rows, truncated },
         Actors { rows, truncated }, Bounds { rows, truncated }, Circuits { rows, truncated },
-        Usage { rows, truncated }, Error(0),
+        Usage { rows, truncated }, Audit { rows, truncated }, Error(0),
     }
     JobState { Running, Done, Failed(0) }
     EdgeRequest { Query(0), GetSchema { source }, Ping { source } }
@@ -315,6 +315,11 @@ structs! {
     ActorRow { node, name, supervisor, state, restarts, last_failure }
     Progress { node, rows, state }
     BoundRow { node, name, of, max, used, peak, refused }
+    AuditRow {
+        node, sequence, at_unix_ms, kind, query, principal, organisation, acts_for, agent, credential, door, action,
+        statement, tables, decision, epochs, rows, bytes, attempts, cost, duration_us, outcome, code,
+    }
+    DecisionRow { permitted, reason, policies, epoch, decided_by, row_filters, masks, hidden, notices }
     CircuitRow { coordinator, source, edge, state, failures, failing_ms, next_try_ms, error }
     UsageRow {
         coordinator, since_unix_ms, organisation, agent, statements, refused, rows_returned, bytes_returned,

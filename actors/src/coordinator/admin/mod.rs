@@ -5,6 +5,7 @@
 mod keys;
 mod members;
 mod policies;
+mod recorded;
 mod settings;
 mod shown;
 mod sources;
@@ -19,6 +20,8 @@ use greylag_protocol::{
     state::{Command, GovernCommand, Outcome},
     statement::{AdminCall, AdminReply, Session},
 };
+
+use tokio::time::timeout;
 
 use super::Coordinator;
 use crate::NodeCtx;
@@ -37,8 +40,25 @@ fn check_manages(principal: &Principal) -> Result<()> {
     Err(MeshError::new(ErrorCode::Denied, message))
 }
 
-/// Runs one call.
+/// Longest wait for what a call has changed to be known here too.
+const KNOWN_MAX: Duration = Duration::from_millis(1_000);
+
+/// Runs one call, and records it.
 pub async fn run(coordinator: &Arc<Coordinator>, session: &Session, call: AdminCall) -> Result<AdminReply> {
+    let ctx = &coordinator.ctx;
+    let Some(subject) = recorded::subject(&call) else { return carry_out(coordinator, session, call).await };
+    let (admission, before) = (ctx.audit.admit()?, ctx.mesh.state().epoch);
+    let outcome = carry_out(coordinator, session, call).await;
+    if outcome.is_ok() {
+        // Without a leader the epoch in the record is the one known here.
+        let _ = timeout(KNOWN_MAX, ctx.mesh.catch_up()).await;
+    }
+    let code = outcome.as_ref().err().map(|error| error.code);
+    admission.record(recorded::record(ctx, session, subject, before, code));
+    outcome
+}
+
+async fn carry_out(coordinator: &Arc<Coordinator>, session: &Session, call: AdminCall) -> Result<AdminReply> {
     check_manages(&session.principal)?;
     let ctx = &coordinator.ctx;
     match call {

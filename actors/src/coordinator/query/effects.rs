@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use greylag_config::AuditMode;
 use greylag_protocol::{
     ErrorCode, MeshError, Result, TraceId, ipc::BATCH_ROWS_MAX, prefix::Prefix, state::GovernanceSettings, step::Step,
 };
@@ -16,7 +17,7 @@ use super::{
     run::Run,
     state::QueryState,
     steps::{
-        admission, cost, decision, dialect,
+        admission, audit, cost, decision, dialect,
         execution::{self, Opener, Outlet},
         healing, planning,
         planning::ToPlan,
@@ -182,13 +183,56 @@ impl QueryState {
         Vec::new()
     }
 
-    fn start_recording(&mut self, _myself: &ActorRef<QueryMessage>) -> Vec<Effect> {
-        self.core.on(Event::StepDone(Step::Audit))
+    /// In strict mode no row leaves before it is written who gets it.
+    fn start_recording(&mut self, myself: &ActorRef<QueryMessage>) -> Vec<Effect> {
+        let ctx = &self.coordinator.ctx;
+        if ctx.audit.mode() != AuditMode::Strict {
+            return self.core.on(Event::StepDone(Step::Audit));
+        }
+        let recording = audit::begin(ctx.clone(), self.facts());
+        self.control_step(myself, Step::Audit, recording);
+        Vec::new()
     }
 
     /// What `EXPLAIN` says of the steps that are the coordinator's.
     fn told_steps(&self) -> Vec<(Step, String)> {
-        Vec::new()
+        let (ctx, principal, settings) = (&self.coordinator.ctx, &self.job.session.principal, self.settings());
+        let ticket = admission::ticket(principal, &settings);
+        let party = if ticket.party.is_empty() { "none" } else { &ticket.party };
+        let (running, waiting) = self.coordinator.load();
+        let hook = |is: bool| if is { "by what is plugged in" } else { "nothing is plugged in" };
+        let tables = self.resolved.as_ref().map(|(_, touched)| touched.tables.clone()).unwrap_or_default();
+        let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
+        let pins: Vec<String> = self.pins.iter().map(|pin| format!("{}: {}", pin.table, pin.snapshot)).collect();
+        let state = ctx.mesh.state();
+        let keys = state
+            .governance
+            .quotas
+            .keys_of(principal.organisation().unwrap_or_default(), principal.agent_id());
+        let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        let budget = match cost::budget_of(&settings.budgets, principal) {
+            Some(budget) => format!("at most {:?} rows and {:?} bytes", budget.rows_max, budget.bytes_max),
+            None => "no budget".to_owned(),
+        };
+        let or_none = |all: Vec<String>| if all.is_empty() { "none".to_owned() } else { all.join(", ") };
+        vec![
+            (
+                Step::Admission,
+                format!(
+                    "priority {}, organisation {party} of weight {}; {running} run, {waiting} wait",
+                    ticket.priority.as_str(),
+                    ticket.weight
+                ),
+            ),
+            (Step::Tables, or_none(tables)),
+            (Step::Quota, format!("charged to: {}; {budget}", or_none(keys))),
+            (Step::Dialect, hook(ctx.hooks.dialect.is_some()).to_owned()),
+            (Step::Snapshot, format!("{}; pinned: {}", hook(ctx.hooks.snapshot.is_some()), or_none(pins))),
+            (Step::Execution, "sub-queries as above, the rest on this node".to_owned()),
+            (Step::Healing, hook(ctx.hooks.healing.is_some()).to_owned()),
+            (Step::Metering, "charged before rows leave, by the prices of the settings".to_owned()),
+            (Step::Audit, format!("mode {}", ctx.audit.mode().as_str())),
+        ]
     }
 
     fn announce(&mut self) {
@@ -254,6 +298,7 @@ impl QueryState {
     }
 
     pub(super) fn fail(&mut self, error: MeshError) {
+        self.code = Some(error.code);
         self.entry.error(&error);
         match self.job.announce.take() {
             // A caller that has gone needs no answer.

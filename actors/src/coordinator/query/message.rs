@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use greylag_protocol::{
-    QueryId, Result,
+    MeshError, QueryId, Result,
+    messages::control::Decision,
     statement::{BatchStream, Session},
 };
 use ractor_cluster::RactorMessage;
@@ -15,6 +16,7 @@ use super::{
     steps::quota::Till,
 };
 use crate::{
+    audit::Admission,
     coordinator::{Coordinator, gate::Released},
     planner::port::{Catalog, ExecutablePlan, Permit, Pin, SubqueryPlan, Touched},
     rest::Busy,
@@ -32,6 +34,8 @@ pub struct Job {
     /// Told once: that the plan is ready, or why there is none.
     pub announce: oneshot::Sender<Result<Announced>>,
     pub busy: Busy,
+    /// Room for the record of a statement that is run.
+    pub admission: Option<Admission>,
 }
 
 /// A statement whose plan is ready, and is running if it was to be executed.
@@ -49,6 +53,7 @@ pub enum QueryMessage {
     Translated(String),
     Resolved(Arc<Catalog>, Touched),
     Decided(Permit),
+    Denied(Box<Decision>, MeshError),
     Pinned(Vec<Pin>),
     Planned(Arc<dyn ExecutablePlan>),
     Reserved(Till),

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use greylag_protocol::{
     ErrorCode, MeshError, QueryId, Result,
-    messages::control::QueryRow,
+    messages::control::{Decision, QueryRow},
     state::Role,
     statement::Session,
     step::{Step, StepTimes},
 };
+use greylag_governance::audit::StatementFacts;
 use ractor::{ActorId, ActorRef};
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
@@ -17,13 +18,14 @@ use tokio::{
 };
 
 use super::{
-    core::{Event, QueryCore, Stage},
+    core::{Event, Goal, QueryCore, Stage},
     message::{Announced, Job, Opening, QueryMessage},
     run::Run,
-    steps::{cost::Costed, metering::Meter, quota::Till},
+    steps::{audit, cost::Costed, metering::Meter, quota::Till},
 };
 use crate::{
     NodeCtx,
+    audit::Admission,
     coordinator::{
         Coordinator, Registered,
         gate::{ReleaseGate, Released, Room, share::MemoryShare},
@@ -60,6 +62,11 @@ pub struct QueryState {
     pub(super) till: Option<Till>,
     pub(super) meter: Arc<Meter>,
     pub(super) permit: Option<Permit>,
+    pub(super) denial: Option<Box<Decision>>,
+    /// How it has failed, for its record.
+    pub(super) code: Option<ErrorCode>,
+    admission: Option<Admission>,
+    goal: Goal,
     pub(super) plan: Option<Arc<dyn ExecutablePlan>>,
     pub(super) run: Option<Run>,
     pub(super) row: TreeEntry,
@@ -126,6 +133,10 @@ impl QueryState {
             till: None,
             meter: Arc::default(),
             permit: None,
+            denial: None,
+            code: None,
+            admission: job.admission,
+            goal: job.goal,
             plan: None,
             run: None,
             row,
@@ -165,6 +176,10 @@ impl QueryState {
                 self.entry.decided(permit.epoch());
                 self.permit = Some(permit);
                 Step::Decision
+            }
+            QueryMessage::Denied(decision, error) => {
+                self.denial = Some(decision);
+                return self.happened(myself, Event::StepFailed(error));
             }
             QueryMessage::Pinned(pins) => {
                 self.pins = pins;
@@ -239,9 +254,42 @@ pub fn lost(ctx: &NodeCtx) -> MeshError {
     error.at_node(ctx.node)
 }
 
+impl QueryState {
+    /// What is known for a record.
+    pub(super) fn facts(&self) -> StatementFacts {
+        audit::facts(&audit::Known {
+            node: self.coordinator.ctx.node,
+            query: self.job.query,
+            session: &self.job.session,
+            touched: self.resolved.as_ref().map(|(_, touched)| touched),
+            permit: self.permit.as_ref(),
+            denial: self.denial.as_deref(),
+        })
+    }
+
+    /// Hands in the record of what has ended.
+    fn record(&mut self) {
+        let code = self.code.or_else(|| (*self.stage() != Stage::Done).then_some(ErrorCode::Internal));
+        if !audit::is_recorded(self.goal, code) {
+            return;
+        }
+        let Some(row) = self.entry.row() else { return };
+        let mut sources = audit::Sources::default();
+        self.coordinator.ledger.attempts_of(self.job.query, |attempt| sources.add(attempt));
+        let now = self.coordinator.ctx.seams.clock.unix_ms();
+        let record = audit::ended(now, self.facts(), &row, sources.all(), code);
+        match self.admission.take() {
+            Some(admission) => admission.record(record),
+            // Nothing was given away; the log that refuses has said so itself.
+            None => drop(self.coordinator.ctx.audit.record(record)),
+        }
+    }
+}
+
 impl Drop for QueryState {
     fn drop(&mut self) {
         self.close();
+        self.record();
     }
 }
 

@@ -212,8 +212,57 @@ const KEYS: &[Column] = &[
     ("last_used", Time, true),
 ];
 
+const AUDIT: &[Column] = &[
+    ("node", Text, false),
+    ("sequence", Count, false),
+    ("at", Time, false),
+    ("kind", Text, false),
+    ("query", Text, true),
+    ("principal", Text, false),
+    ("organisation", Text, true),
+    ("acts_for", Text, true),
+    ("agent", Text, true),
+    ("credential", Text, true),
+    ("door", Text, false),
+    ("action", Text, false),
+    ("statement", Text, false),
+    ("tables", Text, false),
+    ("policies", Text, true),
+    ("epoch", Count, true),
+    ("row_filters", Text, true),
+    ("masks", Text, true),
+    ("hidden", Text, true),
+    ("epoch_before", Count, true),
+    ("epoch_after", Count, true),
+    ("rows", Count, false),
+    ("bytes", Count, false),
+    ("attempts", Small, false),
+    ("cost", Count, false),
+    ("duration_us", Count, false),
+    ("outcome", Text, true),
+    ("code", Text, true),
+];
+const DECISIONS: &[Column] = &[
+    ("node", Text, false),
+    ("at", Time, false),
+    ("query", Text, true),
+    ("principal", Text, false),
+    ("organisation", Text, true),
+    ("action", Text, false),
+    ("tables", Text, false),
+    ("permitted", Flag, false),
+    ("reason", Text, true),
+    ("policies", Text, false),
+    ("epoch", Count, false),
+    ("decided_by", Text, false),
+    ("row_filters", Text, false),
+    ("masks", Text, false),
+    ("hidden", Text, false),
+    ("notices", Text, false),
+];
+
 /// All system tables.
-pub const TABLES: [(&str, &[Column]); 15] = [
+pub const TABLES: [(&str, &[Column]); 17] = [
     ("nodes", NODES),
     ("roles", ROLES),
     ("sources", SOURCES),
@@ -229,6 +278,8 @@ pub const TABLES: [(&str, &[Column]); 15] = [
     ("tags", TAGS),
     ("attributes", ATTRIBUTES),
     ("keys", KEYS),
+    ("audit", AUDIT),
+    ("decisions", DECISIONS),
 ];
 
 pub fn schema(columns: &[Column]) -> SchemaRef {

@@ -1,6 +1,7 @@
 //! What `system.*` holds, read when a plan reads it: the replicated state as this node has it, the catalog, and what
 //! the live nodes tell of their statements and actors. A node that does not answer in time is left out.
 
+mod audited;
 mod columns;
 mod gather;
 mod governed;
@@ -18,6 +19,7 @@ use greylag_protocol::{
 use super::Coordinator;
 use crate::planner::port::SystemTables;
 
+pub use audited::recorded;
 pub use columns::TABLES;
 
 /// Names and schemas of the system tables.
@@ -66,6 +68,8 @@ impl SystemTables for Tables {
             "attributes" => governed::attributes(coordinator),
             "keys" => governed::keys(coordinator),
             "circuits" => observed::circuits(gather::circuits(coordinator).await),
+            "audit" => audited::audit(gather::audit(coordinator).await),
+            "decisions" => audited::decisions(gather::audit(coordinator).await),
             "usage" => observed::usage(gather::usage(coordinator).await),
             "quotas" => resources::quotas(coordinator),
             _ => Err(MeshError::new(ErrorCode::UnknownTable, format!("there is no table `system.{table}`"))),

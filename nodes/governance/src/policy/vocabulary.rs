@@ -72,12 +72,7 @@ impl Target {
 }
 
 pub const fn action_name(action: Action) -> &'static str {
-    match action {
-        Action::Select => "select",
-        Action::Describe => "describe",
-        Action::Explain => "explain",
-        Action::Manage => "manage",
-    }
+    action.as_str()
 }
 
 /// Group of `select`, `describe` and `explain`.

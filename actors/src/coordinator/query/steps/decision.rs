@@ -15,7 +15,7 @@ use crate::{
     NodeCtx,
     coordinator::{query::QueryMessage, system},
     planner::port::{Catalog, Touched},
-    policy::port::{Asking, ask},
+    policy::port::{Asking, Decided, decide},
 };
 
 /// Longest wait for what the log has that this node has not, when an edge knew of newer policies.
@@ -49,5 +49,8 @@ pub async fn take(ctx: Arc<NodeCtx>, asking: Asking, again: bool) -> Result<Quer
         // Without a leader it is decided by what is known here, and the edge refuses once more.
         let _ = timeout(CATCH_UP_MAX, ctx.mesh.catch_up()).await;
     }
-    Ok(QueryMessage::Decided(ask(&ctx, &asking).await?))
+    Ok(match decide(&ctx, &asking).await? {
+        Decided::Permitted(permit) => QueryMessage::Decided(permit),
+        Decided::Denied(decision, error) => QueryMessage::Denied(decision, error),
+    })
 }
