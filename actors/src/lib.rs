@@ -10,6 +10,7 @@ pub mod edge;
 mod fixture;
 #[cfg(test)]
 mod flight_test;
+pub mod measure;
 pub mod node;
 #[cfg(test)]
 mod node_test;
@@ -18,6 +19,7 @@ pub mod peers;
 pub mod placement;
 pub mod planner;
 pub mod policy;
+pub mod quota;
 mod reach;
 mod recut;
 pub mod rest;

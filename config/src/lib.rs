@@ -10,6 +10,6 @@ mod node;
 mod resource;
 
 pub use load::{Loaded, Origin, load};
-pub use nearest::nearest;
+pub use nearest::{nearest, with_suggestion};
 pub use node::{Limits, NodeConfig, Timing};
-pub use resource::{Resource, parse_resources};
+pub use resource::{Resource, parse_resources, parse_utc_offset};

@@ -117,6 +117,7 @@ fn known_keys() -> Vec<String> {
     whole.advertise = Some(String::new());
     whole.join_token = Some(String::new());
     whole.flight = Some(whole.listen);
+    whole.metrics = Some(whole.listen);
     match Value::try_from(&whole) {
         Ok(Value::Table(table)) => flatten("", &table).into_iter().map(|(k, _)| k).collect(),
         _ => Vec::new(),
@@ -168,6 +169,19 @@ mod tests {
         let error = load(None, env(&[("GREYLAG_LIMITS__QUEUE_STATEMENT_MAX", "1")]), &[]).unwrap_err();
         assert_eq!(error.code, ErrorCode::InvalidConfig);
         assert!(error.message.contains("did you mean `limits.queue_statements_max`?"), "{error}");
+    }
+
+    #[test]
+    fn a_page_of_figures_off_loopback_has_to_be_wanted() {
+        let metrics = |address: &str| ("metrics".to_owned(), Value::String(address.to_owned()));
+        let exposed = || ("metrics_exposed".to_owned(), Value::Boolean(true));
+        let error = load(None, [], &[metrics("0.0.0.0:9464")]).unwrap_err();
+        assert!(error.code == ErrorCode::InvalidConfig && error.message.contains("metrics_exposed"), "{error}");
+        for flags in
+            [vec![metrics("127.0.0.1:9464")], vec![metrics("[::1]:9464")], vec![metrics("10.0.0.1:1"), exposed()]]
+        {
+            assert!(load(None, [], &flags).unwrap().config.metrics.is_some());
+        }
     }
 
     #[test]

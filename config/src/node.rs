@@ -33,6 +33,10 @@ pub struct NodeConfig {
     pub labels: BTreeMap<String, String>,
     /// Flight SQL door; none if absent.
     pub flight: Option<SocketAddr>,
+    /// Page for Prometheus (`/metrics`); none if absent.
+    pub metrics: Option<SocketAddr>,
+    /// That page may be off loopback, though it asks nobody who they are.
+    pub metrics_exposed: bool,
     /// Behind NAT or a firewall: dials everyone, is dialled by nobody.
     pub outbound_only: bool,
     /// One node, loopback, no questions asked.
@@ -117,6 +121,8 @@ impl Default for NodeConfig {
             join_token: None,
             labels: BTreeMap::new(),
             flight: None,
+            metrics: None,
+            metrics_exposed: false,
             outbound_only: false,
             dev: false,
             limits: Limits::default(),
@@ -185,6 +191,12 @@ impl NodeConfig {
         if let Some(flight) = self.flight.filter(|f| !f.ip().is_loopback()) {
             return wrong(format!(
                 "`flight` = `{flight}`: the door does not speak TLS yet, so it listens on loopback only"
+            ));
+        }
+        if let Some(metrics) = self.metrics.filter(|m| !m.ip().is_loopback() && !self.metrics_exposed) {
+            return wrong(format!(
+                "`metrics` = `{metrics}`: the page asks nobody who they are, so off loopback it opens only with \
+                 `metrics_exposed = true`"
             ));
         }
         if self.labels.contains_key("node") {

@@ -64,6 +64,8 @@ codes! {
     AddressRefused 2006 "28000" Permanent "the credential may not be used from this address" "connect from a network on the key's allow-list";
     ScopeMissing 2007 "42501" Permanent "the credential's scopes do not cover this" "use a credential with the named scope";
     IssuerKeysMissing 2008 "57P03" Transient "the issuer's keys cannot be fetched, so its tokens cannot be checked" "see whether the issuer's key set can be reached from the node";
+    StaleDecision 2009 "40001" Transient "policies have changed since the statement was decided" "run the statement again";
+    BudgetExceeded 2010 "53400" Permanent "the statement would read more than its principal's budget" "narrow it as the message says, or ask for a larger budget";
     // 3xxx: sources and edges.
     NoEdge 3001 "57P03" Transient "no live edge serves the source" "see system.roles and system.sources";
     SourceUnreachable 3002 "08006" Transient "the source cannot be reached from its edge" "check the database and the source's options";

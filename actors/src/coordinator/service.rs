@@ -207,6 +207,6 @@ impl StatementService for Statements {
     }
 
     async fn admin(&self, session: &Session, call: AdminCall) -> Result<AdminReply> {
-        admin::run(&self.ctx, session, call).await
+        admin::run(&self.coordinator().await?, session, call).await
     }
 }

@@ -72,7 +72,10 @@ pub(super) fn govern(state: &mut ControlState, command: &GovernCommand) -> Resul
 pub(super) fn quota(ledger: &mut QuotaLedger, command: &QuotaCommand) -> Result<QuotaOutcome> {
     match command {
         QuotaCommand::SetLimit { key, limit: Some(_), .. } => {
-            check_name(&key.organisation)?;
+            // Principals without organisation are counted under the empty one.
+            if !key.organisation.is_empty() {
+                check_name(&key.organisation)?;
+            }
             key.agent.as_deref().map(check_name).transpose()?;
             if ledger.quotas.len() >= QUOTAS_MAX && !ledger.quotas.contains_key(key) {
                 return Err(refused(format!("the mesh has {QUOTAS_MAX} quotas and takes no more")));
@@ -323,7 +326,11 @@ mod tests {
         let head = AuditHead { node: NodeId(1), sequence: 3, hash: [1; 32] };
         step(govern(GovernCommand::AuditHead { head }), false, false);
         let quota = QuotaKey { organisation: "clinic".into(), agent: None, period: Period::Hour };
-        step(Command::Quota(QuotaCommand::SetLimit { key: quota, limit: Some(5), now_unix_ms: 1 }), false, false);
+        let nobodys = QuotaKey { organisation: String::new(), ..quota.clone() };
+        for key in [quota, nobodys] {
+            step(Command::Quota(QuotaCommand::SetLimit { key, limit: Some(5), now_unix_ms: 1 }), false, false);
+        }
+        assert_eq!(state.governance.quotas.keys_of("", Some("a")).len(), 1);
         assert_eq!(state.governance.keys["k"].last_used_unix_ms, Some(9));
         assert_eq!(state.governance.keys["k"].revoked_unix_ms, Some(7));
     }

@@ -52,6 +52,9 @@ impl EdgeScan {
             schema: Arc::clone(&self.wire),
             blocks_consumer,
             keyset: self.keyset.clone(),
+            estimate: self
+                .rows
+                .map(|rows| Estimate { rows: rows as u64, bytes: (rows as u64).saturating_mul(self.row_bytes as u64) }),
         }
     }
 }

@@ -4,3 +4,4 @@
 
 pub mod bearer;
 pub mod flight;
+pub mod metrics;

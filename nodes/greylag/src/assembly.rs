@@ -28,6 +28,8 @@ use greylag_protocol::{
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::figures::Page;
+
 /// File in the data directory with a bearer token for the machine's administrator, mode 0600.
 pub const ADMIN_TOKEN_FILE: &str = "admin.token";
 /// Life of that token; it is written anew at every start.
@@ -40,12 +42,17 @@ pub struct Greylag {
     pub mesh: Mesh,
     pub node: Arc<Node>,
     door: Option<JoinHandle<Result<()>>>,
+    page: Option<JoinHandle<()>>,
     closing: CancellationToken,
 }
 
 impl Greylag {
     /// Returns once the node is a member, its actors run and its door is open.
     pub async fn start(config: NodeConfig) -> Result<Self> {
+        let page = match config.metrics {
+            Some(address) => Some(Page::take(address).await?),
+            None => None,
+        };
         let seams = Seams::real(config.data_dir.clone()).map_err(|e| opening(&config.data_dir, &e))?;
         let limits = config.limits.clone();
         let timing = config.timing.clone();
@@ -73,6 +80,7 @@ impl Greylag {
             timing,
             peers: PeersKind::Cluster,
             bearer: Some(Arc::new(issuer)),
+            hooks: Default::default(),
         })
         .await?;
         let node = Arc::new(node);
@@ -80,7 +88,8 @@ impl Greylag {
             Some(address) => Some(open_door(address, &mesh, &node, closing.clone()).await?),
             None => None,
         };
-        Ok(Self { mesh, node, door, closing })
+        let page = page.map(|page| page.open(node.clone(), closing.clone()));
+        Ok(Self { mesh, node, door, page, closing })
     }
 
     /// Closes the door, stops the actors, leaves the mesh cleanly.
@@ -88,6 +97,9 @@ impl Greylag {
         self.closing.cancel();
         if let Some(door) = self.door.take() {
             let _ = tokio::time::timeout(DOOR_DRAIN, door).await;
+        }
+        if let Some(page) = self.page.take() {
+            let _ = page.await;
         }
         self.node.shutdown().await;
         self.mesh.shutdown().await;
@@ -155,22 +167,9 @@ struct MeshIssuer {
 }
 
 impl BearerIssuer for MeshIssuer {
-    fn issue(
-        &self,
-        authority: &Authority,
-        subject: &str,
-        roles: &[String],
-        ttl_secs: u64,
-        now_unix_ms: u64,
-    ) -> Result<String> {
-        let principal = Principal {
-            id: subject.to_owned(),
-            kind: PrincipalKind::Person,
-            roles: roles.to_vec(),
-            attributes: BTreeMap::new(),
-        };
+    fn issue(&self, authority: &Authority, principal: &Principal, ttl_secs: u64, now_unix_ms: u64) -> Result<String> {
         let issuer = bearer::Issuer::new(&authority.bearer_key, self.mesh)?;
-        issuer.issue(&principal, Duration::from_secs(ttl_secs), now_unix_ms / 1000)
+        issuer.issue(principal, Duration::from_secs(ttl_secs), now_unix_ms / 1000)
     }
 }
 
@@ -178,7 +177,13 @@ impl BearerIssuer for MeshIssuer {
 fn write_admin_token(data_dir: &Path, mesh: &Mesh, issuer: &MeshIssuer) -> Result<()> {
     let Some(authority) = mesh.authority() else { return Ok(()) };
     let (now, ttl) = (mesh.seams().clock.unix_ms(), ADMIN_TOKEN_TTL.as_secs());
-    let token = issuer.issue(&authority, "admin", &[ADMIN_ROLE.to_owned()], ttl, now)?;
+    let admin = Principal {
+        id: "admin".into(),
+        kind: PrincipalKind::Person,
+        roles: vec![ADMIN_ROLE.to_owned()],
+        attributes: BTreeMap::new(),
+    };
+    let token = issuer.issue(&authority, &admin, ttl, now)?;
     mesh.seams().disk.write(ADMIN_TOKEN_FILE, token.as_bytes(), true).map_err(|e| opening(data_dir, &e))
 }
 

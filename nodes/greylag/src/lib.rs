@@ -5,8 +5,10 @@
 
 pub mod assembly;
 pub mod bench;
+pub mod cases;
 pub mod cli;
 pub mod demo;
+mod figures;
 mod telemetry;
 pub mod tpch;
 

@@ -17,7 +17,7 @@ use crate::ids::{Epoch, MeshId, NodeId, NodeUuid, SourceName};
 
 pub use access::{ApiKey, AuditHead, Network, Scope};
 pub use allowed::{Allowed, AllowedRoles};
-pub use calendar::Period;
+pub use calendar::{Period, utc_text};
 pub use command::{Command, Outcome, RoleChange};
 pub use governance::{
     AttributeKind, Budget, FOUNDING_POLICIES, GovernCommand, Governance, GovernanceSettings, MaskSalt, Prices,

@@ -9,14 +9,16 @@ use std::{
 use arrow::datatypes::Schema;
 use greylag_protocol::{
     AttemptId, Epoch, ErrorCode, JobId, MeshError, MeshId, NodeId, NodeUuid, QueryId, SourceName, SubqueryId, TraceId,
+    admin::*,
     filter::{Comparison, FilterNode, FilterValue, LikePart, RowFilter, Term},
     messages::{authority::*, control::*, edge::*, forward::*, health::*, join::*},
     obligation::{ColumnMask, DateUnit, HiddenColumn, Mask, MaskRule, Notice, NoticeMode, TableObligation},
     prefix::Prefix,
-    principal::{Principal, PrincipalKind},
+    principal::{Principal, PrincipalKind, Priority},
     schema::{Dialect, NativeColumn, SourceSchema, TableSchema, WireSchema},
     state::*,
     statement::{AdminCall, AdminReply, Delivery, JobState, JoinTokenInfo, Progress, SessionOptions},
+    step::{Step, StepTimes},
 };
 use uuid::Uuid;
 
@@ -149,6 +151,13 @@ impl<T: Each> Each for Versioned<T> {
         vec![Versioned { version: Roll::roll(dice), value: Roll::roll(dice) }]
     }
 }
+impl Each for StepTimes {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        let mut times = StepTimes::default();
+        Step::ALL.iter().for_each(|step| times.add(*step, Roll::roll(dice)));
+        vec![times]
+    }
+}
 impl Each for MaskSalt {
     fn each(dice: &mut Dice) -> Vec<Self> {
         vec![MaskSalt(Roll::roll(dice))]
@@ -203,6 +212,7 @@ enums! {
     Mask { Truncate(0), Partial { first, last, fill }, Hash, Full, Redact(0), Null }
     NoticeMode { Warn, Log }
     PrincipalKind { Person, Agent, Service }
+    Priority { Low, Normal, High, Critical }
     Action { Select, Describe, Explain, Manage }
     Verdict { Permit, Deny { reason } }
     Compression { None, Lz4, Zstd }
@@ -213,13 +223,15 @@ enums! {
     Allowed { Coordinator, Policy, AnyEdge, Edge(0), Voter }
     RoleCount { All, AtMost(0) }
     ControlRequest {
-        IssueBearer(0), Decide(0), Probe, Cancel { query, principal }, JobProgress { job, principal },
+        IssueBearer(0), Decide(0), Discern(0), Probe, Cancel { query, principal }, JobProgress { job, principal },
         CancelJob { job, principal }, ObserveQueries, ObserveSubqueries, ObserveActors, ObserveBounds, ObserveCircuits,
+        ObserveUsage,
     }
     ControlReply {
-        Bearer(0), Decision(0), Alive, Cancelled(0), Progress(0), Queries { rows, truncated },
+        Bearer(0), Decision(0), Discerned(0), Alive, Cancelled(0), Progress(0), Queries { rows, truncated },
         Subqueries { rows, truncated },
-        Actors { rows, truncated }, Bounds { rows, truncated }, Circuits { rows, truncated }, Error(0),
+        Actors { rows, truncated }, Bounds { rows, truncated }, Circuits { rows, truncated },
+        Usage { rows, truncated }, Error(0),
     }
     JobState { Running, Done, Failed(0) }
     EdgeRequest { Query(0), GetSchema { source }, Ping { source } }
@@ -261,39 +273,53 @@ enums! {
     }
     AdminCall {
         ApplySource { spec, expect_version }, DropSource { name }, CreateJoinToken { uses, ttl_secs, allowed }, ListJoinTokens,
-        RevokeJoinToken { id }, RemoveNode { node }, IssueBearer { subject, roles, ttl_secs },
+        RevokeJoinToken { id }, RemoveNode { node }, IssueBearer { principal, ttl_secs },
         DrainNode { node }, UndrainNode { node }, SaveSnapshot { from }, RotateAuthority { overlap_secs },
-        ReadRegister { name }, ChangeRegister { name, op, request },
+        ReadRegister { name }, ChangeRegister { name, op, request }, PutPolicy { id, text, expect_version },
+        CheckPolicy { id, text, beside }, DropPolicy { id }, PutTag { tag, places, expect_version },
+        DeclareAttribute { name, kind }, PutSettings { settings, expect_version }, SetQuota { key, limit },
+        CreateKey { principal, scopes, networks, ttl_secs }, ListKeys { after }, RevokeKey { id }, ShowResource { of },
+        Why(0),
     }
     AdminReply { Applied { version, changed }, Token { token }, Tokens(0), Snapshot { hex, bytes, digest },
-        Register { version, value }, Done,
+        Register { version, value }, Key { id, key }, Keys { keys, more }, Fits { tables }, Resource(0), Why(0), Done,
     }
+    ResourceId { Source(0), Policy(0), Tag(0), Attribute(0), Governance, Quota(0) }
+    ResourceContent { Source(0), Policy(0), Tag(0), Attribute(0), Governance(0), Quota(0) }
+    WordOutcome { OfOthers, Holds, Fails, Errs, Depends { filter, residual }, Unusable(0) }
 }
 
 structs! {
     MeshError { code, message, node, source }
     Principal { id, kind, roles, attributes }
     BearerRequest { claim, signature }
-    BearerClaim { asker, keeper, asked_unix_ms, subject, roles, ttl_secs }
+    BearerClaim { asker, keeper, asked_unix_ms, principal, ttl_secs }
     SubqueryId { query, ordinal }
     AttemptId { subquery, partition, attempt }
     TableName { source, schema, table }
-    DecideRequest { query, principal, action, tables }
-    Decision { query, verdict, epoch, decided_by, tables, obligations, policies, notices }
+    DecideRequest { query, principal, action, origin, tables, asked }
+    AskedTable { table, columns }
+    DiscernRequest { principal, origin, asked }
+    Discerned { described, hidden, whole }
+    Decision { query, verdict, epoch, decided_by, tables, asked, obligations, policies, notices }
     TableObligation { table, filter, masks, hidden, policies }
     HiddenColumn { column, policies }
     ColumnMask { column, rules }
     MaskRule { mask, when, policies }
     Notice { mode, policies, change }
     QueryRow {
-        query, coordinator, principal, door, state, sql, started_unix_ms, admission_us, decision_us, planning_us,
-        execution_us, rows, restarts, error,
+        query, coordinator, principal, organisation, agent, priority, door, state, sql, started_unix_ms,
+        queue_position, epoch, times, rows, bytes, cost, restarts, error,
     }
     SubqueryRow { query, ordinal, attempt, source, edge, rule, state, sql, rows, bytes, elapsed_us, error }
     ActorRow { node, name, supervisor, state, restarts, last_failure }
     Progress { node, rows, state }
     BoundRow { node, name, of, max, used, peak, refused }
     CircuitRow { coordinator, source, edge, state, failures, failing_ms, next_try_ms, error }
+    UsageRow {
+        coordinator, since_unix_ms, organisation, agent, statements, refused, rows_returned, bytes_returned,
+        rows_scanned, bytes_scanned, source_ms, cpu_ms, microcredits,
+    }
     EdgeCall { version, trace, deadline_ms, request }
     SignedSubquery { payload, signer, signature }
     Subquery { attempt, edge, source, sql, schema, principal, epoch, expires_unix_ms, batch_rows, compression, resume, reattach, keyset }
@@ -351,6 +377,14 @@ structs! {
     Grant { id, secret, uses_left, expires_unix_ms, allowed }
     JoinTokenInfo { id, uses_left, expires_unix_ms, allowed }
     SessionOptions { delivery, timeout, batch_rows, resumable, resume }
+    KeyInfo {
+        id, principal, scopes, networks, created_unix_ms, expires_unix_ms, revoked_unix_ms, last_used_unix_ms,
+    }
+    CheckBeside { attributes, tags }
+    WhyRequest { principal, sql, origin, at_unix_ms }
+    Explanation { action, verdict, epoch, at_unix_ms, policies, tables, notices }
+    TableExplanation { table, filter, masks, hidden, words }
+    PolicyWord { policy, mode, deed, about, outcome }
 }
 
 /// Calls `$check::<T>(name, value, limit, kind)` with one value of every variant of every message that has a frame.

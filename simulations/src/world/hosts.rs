@@ -153,6 +153,7 @@ impl Host {
             timing,
             peers: PeersKind::Stream,
             bearer: None,
+            hooks: Default::default(),
         })
         .await?;
         self.work(&mesh, &node).await

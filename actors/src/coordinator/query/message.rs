@@ -10,10 +10,13 @@ use greylag_protocol::{
 use ractor_cluster::RactorMessage;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::core::{Event, Goal};
+use super::{
+    core::{Event, Goal},
+    steps::quota::Till,
+};
 use crate::{
     coordinator::{Coordinator, gate::Released},
-    planner::port::{Catalog, ExecutablePlan, Permit, SubqueryPlan, Touched},
+    planner::port::{Catalog, ExecutablePlan, Permit, Pin, SubqueryPlan, Touched},
     rest::Busy,
     turnstile::Slot,
 };
@@ -43,9 +46,14 @@ pub type Arguments = (Arc<Coordinator>, Job);
 #[derive(RactorMessage)]
 pub enum QueryMessage {
     Admitted(Slot),
+    Translated(String),
     Resolved(Arc<Catalog>, Touched),
     Decided(Permit),
+    Pinned(Vec<Pin>),
     Planned(Arc<dyn ExecutablePlan>),
+    Reserved(Till),
+    Recorded,
+    Healed(Option<String>),
     Happened(Event),
     /// The running plan wants a sub-query.
     Open(Opening),

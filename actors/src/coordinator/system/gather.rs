@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use greylag_protocol::{
     NodeId,
-    messages::control::{ActorRow, BoundRow, CircuitRow, ControlReply, ControlRequest, QueryRow, SubqueryRow},
+    messages::control::{
+        ActorRow, BoundRow, CircuitRow, ControlReply, ControlRequest, QueryRow, SubqueryRow, UsageRow,
+    },
     state::{MemberStatus, Role},
 };
 
@@ -60,6 +62,16 @@ pub async fn circuits(coordinator: &Arc<Coordinator>) -> Vec<CircuitRow> {
     let mut all = coordinator.circuits.rows(coordinator.ctx.node, Instant::now());
     for reply in from_others(coordinator, ControlRequest::ObserveCircuits, |_| Some(Role::Coordinator)).await {
         if let ControlReply::Circuits { rows, .. } = reply {
+            all.extend(rows);
+        }
+    }
+    all
+}
+
+pub async fn usage(coordinator: &Arc<Coordinator>) -> Vec<UsageRow> {
+    let mut all = coordinator.ctx.quota.usage();
+    for reply in from_others(coordinator, ControlRequest::ObserveUsage, |_| Some(Role::Coordinator)).await {
+        if let ControlReply::Usage { rows, .. } = reply {
             all.extend(rows);
         }
     }

@@ -92,7 +92,7 @@ pub fn principal_entities(
     for (name, value) in &principal.attributes {
         if let Some(kind) = declared.get(name) {
             attributes.extend(declared_value(*kind, value).map(|v| (name.clone(), v)));
-        } else if !attribute::is_reserved(name) {
+        } else if !attribute::is_reserved(name) && !PRINCIPAL.iter().any(|(built_in, _, _)| built_in == name) {
             tags.insert(name.clone(), RestrictedExpression::new_string(value.clone()));
         }
     }

@@ -64,7 +64,9 @@ impl Ruling {
 /// See the module.
 pub struct PolicyEngine {
     epoch: Epoch,
-    policies: Vec<Policy>,
+    policies: Arc<[Policy]>,
+    /// Tells one catalog from another in the keys of rulings.
+    catalog: [u8; 32],
     tables: BTreeMap<TableName, TableRules>,
     /// Where no table is: managing the mesh itself.
     mesh: TableRules,
@@ -74,6 +76,7 @@ pub struct PolicyEngine {
 /// A table, and the policies about it.
 pub(super) struct TableRules {
     pub facts: Arc<TableFacts>,
+    is_mesh: bool,
     /// Made when first needed.
     schema: OnceLock<Result<Schema>>,
     /// Indexes of the policies about it.
@@ -94,11 +97,12 @@ pub(super) struct TableFindings<'e> {
 impl TableRules {
     fn new(facts: Arc<TableFacts>, policies: &[Policy]) -> Self {
         let about = policies.iter().enumerate().filter(|(_, p)| p.is_about(&facts.name)).map(|(at, _)| at).collect();
-        Self { facts, schema: OnceLock::new(), policies: about }
+        Self { facts, is_mesh: false, schema: OnceLock::new(), policies: about }
     }
 
     fn schema(&self, declared: &DeclaredAttributes) -> Result<&Schema> {
-        self.schema.get_or_init(|| vocabulary::schema(&self.facts, declared)).as_ref().map_err(Clone::clone)
+        let facts = (!self.is_mesh).then_some(&*self.facts);
+        self.schema.get_or_init(|| vocabulary::schema(facts, declared)).as_ref().map_err(Clone::clone)
     }
 }
 
@@ -106,12 +110,24 @@ impl PolicyEngine {
     /// Policies that do not fit a table deny what is asked about it: they are not refused here.
     pub fn new(epoch: Epoch, mut policies: Vec<Policy>, catalog: &Catalog, declared: DeclaredAttributes) -> Self {
         policies.sort_by(|a, b| a.id.cmp(&b.id));
+        Self::over(epoch, policies.into(), catalog, [0; 32], declared)
+    }
+
+    /// The same over policies that are sorted by id and shared, with a digest that tells this catalog from others.
+    pub fn over(
+        epoch: Epoch,
+        policies: Arc<[Policy]>,
+        catalog: &Catalog,
+        digest: [u8; 32],
+        declared: DeclaredAttributes,
+    ) -> Self {
         let tables =
             catalog.tables().map(|facts| (facts.name.clone(), TableRules::new(facts.clone(), &policies))).collect();
         let nothing = TableName { source: String::new(), schema: String::new(), table: String::new() };
         let nowhere = Arc::new(TableFacts::new(nothing, std::iter::empty(), &[]));
-        let mesh = TableRules { policies: (0..policies.len()).collect(), ..TableRules::new(nowhere, &[]) };
-        Self { epoch, policies, tables, mesh, declared }
+        let mesh =
+            TableRules { is_mesh: true, policies: (0..policies.len()).collect(), ..TableRules::new(nowhere, &[]) };
+        Self { epoch, policies, catalog: digest, tables, mesh, declared }
     }
 
     pub fn epoch(&self) -> Epoch {
@@ -120,6 +136,10 @@ impl PolicyEngine {
 
     pub fn policies(&self) -> &[Policy] {
         &self.policies
+    }
+
+    pub(super) fn catalog_digest(&self) -> [u8; 32] {
+        self.catalog
     }
 
     /// Whether a policy may be stored: it must fit every table that it reaches. Gives how many those are; one that
@@ -137,11 +157,11 @@ impl PolicyEngine {
             if !self.reaches_any(policy, rules)? {
                 continue;
             }
-            reached += usize::from(!std::ptr::eq(rules, &self.mesh));
+            reached += usize::from(!rules.is_mesh);
             let validator = Validator::new(rules.schema(&self.declared)?.clone());
             let result = validator.validate(policy.alone(), ValidationMode::Strict);
             if let Some(error) = result.validation_errors().next() {
-                return Err(policy.invalid(&rules.facts.name, error));
+                return Err(policy.invalid((!rules.is_mesh).then_some(&rules.facts.name), error));
             }
         }
         Ok(reached)
@@ -150,8 +170,8 @@ impl PolicyEngine {
     /// Whether the policy's scope admits the table, its rows, or one of its columns.
     fn reaches_any(&self, policy: &Policy, rules: &TableRules) -> Result<bool> {
         let facts = &*rules.facts;
-        let is_mesh = std::ptr::eq(rules, &self.mesh);
-        for target in Target::ALL.into_iter().filter(|t| (*t == Target::ManageMesh) == is_mesh && policy.may_be(*t)) {
+        let of_it = |target: &Target| (*target == Target::ManageMesh) == rules.is_mesh && policy.may_be(*target);
+        for target in Target::ALL.into_iter().filter(of_it) {
             let columns: Vec<Option<&str>> = match target.resource_type() {
                 "Column" => facts.columns.iter().map(|c| Some(c.name.as_str())).collect(),
                 _ => vec![None],
@@ -229,7 +249,7 @@ impl PolicyEngine {
             Action::Select => (Target::SelectRow, Some(Target::SelectColumn), None),
             Action::Explain => (Target::SelectRow, Some(Target::SelectColumn), Some(Target::ExplainTable)),
             Action::Describe => (Target::DescribeTable, Some(Target::DescribeColumn), None),
-            Action::Manage if std::ptr::eq(rules, &self.mesh) => (Target::ManageMesh, None, None),
+            Action::Manage if rules.is_mesh => (Target::ManageMesh, None, None),
             Action::Manage => (Target::ManageTable, None, None),
         };
         let mut by_column = BTreeMap::new();

@@ -4,7 +4,7 @@
 //! the policy role calls [`PolicyEngine::decide`], the planner applies what the ruling asks for.
 //!
 //! INVARIANT: what cannot be decided is denied, and a row comes back exactly when Cedar's own authorizer permits
-//! `select` on it, with its columns as attributes (`tests/rows_as_cedar.rs`).
+//! `select` on it, with its columns as attributes (`tests/rows_as_cedar`).
 //!
 //! # What a policy means
 //!
@@ -28,8 +28,8 @@
 //!
 //! # When a policy is refused
 //!
-//! When it is stored ([`Policy::parse`], then [`PolicyEngine::check`]): bad Cedar, bad annotations, not valid in Cedar's
-//! strict mode for a table that it reaches, or a condition over columns that no row filter can say. Of columns a filter
+//! When it is stored ([`Policy::parse`], then [`PolicyEngine::check`]): bad Cedar, bad annotations, a scope that
+//! admits nothing (`select` on a `Table`), not valid in Cedar's strict mode for a table that it reaches, or a condition over columns that no row filter can say. Of columns a filter
 //! can say: comparison with constants, with each other, `has`, `like`, `if`, `&&`, `||`, `!`, and whether a set of constants
 //! or columns contains one. Not: arithmetic on columns, methods of dates, sets as columns. Later, when a table changes
 //! under a policy: every question that the policy's scope admits, about that table, is denied until one of them is
@@ -43,10 +43,12 @@ mod engine;
 mod findings;
 pub mod mask;
 mod pattern;
+pub mod reference;
 mod residual;
 mod ruling;
 mod stored;
 mod vocabulary;
+mod why;
 
 pub use cache::{RULING_BYTES_MAX, RULINGS_MAX, RulingCache, RulingKey};
 pub use catalog::{Catalog, ColumnFacts, TableFacts, Tagging, ValueKind};
@@ -55,4 +57,4 @@ pub use engine::{POLICIES_MAX, PolicyEngine, Question, Ruling, Touched};
 pub use greylag_protocol::state::AttributeKind;
 pub use pattern::{NamePattern, TablePattern};
 pub use stored::{Mode, POLICY_BYTES_MAX, POLICY_DEPTH_MAX, Policy, parse_policies};
-pub use vocabulary::{DeclaredAttributes, action_name};
+pub use vocabulary::{DeclaredAttributes, action_name, is_built_in};

@@ -161,8 +161,8 @@ fn admitted(
     let forbids = or(of(Effect::Forbid).map(|(_, o)| o.when()));
     let principal = &question.principal.id;
     if forbids.as_constant() == Some(true) {
-        let ids: Vec<String> =
-            of(Effect::Forbid).filter(|(_, o)| matches!(o, Outcome::Holds)).map(|(p, _)| p.id.clone()).collect();
+        let for_all = of(Effect::Forbid).filter(|(_, o)| o.when().as_constant() == Some(true));
+        let ids: Vec<String> = for_all.map(|(p, _)| p.id.clone()).collect();
         return Err(Box::new(deny(format!("policy `{}` forbids `{principal}` to {what}", ids.join("`, `")), ids)));
     }
     if permits.as_constant() == Some(false) {

@@ -47,6 +47,17 @@ pub enum Mode {
     Log,
 }
 
+impl Mode {
+    /// As `@mode` says it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Mode::Enforce => "enforce",
+            Mode::Warn => "warn",
+            Mode::Log => "log",
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -62,6 +73,8 @@ pub struct Policy {
     /// It alone: partial evaluation is asked about one policy at a time, so that one that fails is known by name.
     alone: PolicySet,
     reads: ContextReads,
+    /// It has no condition: where its scope admits, it holds.
+    unconditional: bool,
 }
 
 /// Attributes of the context that a policy's condition may look at.
@@ -134,6 +147,7 @@ impl Policy {
             cedar,
             alone,
             reads: ContextReads::default(),
+            unconditional: false,
         };
         policy.check_scope().map_err(|why| refuse(&why))?;
         policy.check_condition().map_err(|why| refuse(&why))?;
@@ -143,6 +157,13 @@ impl Policy {
     fn check_scope(&self) -> Result<(), String> {
         let only =
             |resource_type: &str| Target::ALL.iter().all(|t| t.resource_type() == resource_type || !self.may_be(*t));
+        if !Target::ALL.iter().any(|target| self.may_be(*target)) {
+            return Err(
+                "its scope admits nothing: rows and columns are selected, tables and columns described, tables \
+                        explained, tables and the mesh managed"
+                    .into(),
+            );
+        }
         let masks = self.mask.is_some();
         if masks && self.effect == Effect::Permit {
             return Err("`@mask` belongs on a forbid: what it forbids is shown masked".into());
@@ -165,6 +186,7 @@ impl Policy {
     /// Depth, what it reads of the context, and whether what it says of rows can become a filter.
     fn check_condition(&mut self) -> Result<(), String> {
         let pst = self.cedar.to_pst().map_err(|e| e.to_string())?;
+        self.unconditional = pst.body().clauses().is_empty();
         for clause in pst.body().clauses() {
             let (Clause::When(condition) | Clause::Unless(condition)) = clause;
             if depth(condition) > POLICY_DEPTH_MAX {
@@ -240,23 +262,38 @@ impl Policy {
         self.columns.as_ref().is_some_and(|patterns| patterns.iter().any(|p| p.matches(column)))
     }
 
+    /// The name that the text gives itself by `@id`.
+    pub fn named(&self) -> Option<&str> {
+        self.cedar.annotation("id")
+    }
+
+    /// Patterns of `@tables`; `None`: any table.
+    pub fn tables(&self) -> Option<String> {
+        self.cedar.annotation("tables").map(|list| listed(list).collect::<Vec<_>>().join(", "))
+    }
+
     pub(super) fn alone(&self) -> &PolicySet {
         &self.alone
+    }
+
+    pub fn is_unconditional(&self) -> bool {
+        self.unconditional
     }
 
     pub fn reads(&self) -> &ContextReads {
         &self.reads
     }
 
-    /// GL6003 for an error of Cedar's validator.
-    pub(super) fn invalid(&self, table: &TableName, error: &dyn Diagnostic) -> MeshError {
+    /// GL6003 for an error of Cedar's validator, on a table or the mesh.
+    pub(super) fn invalid(&self, table: Option<&TableName>, error: &dyn Diagnostic) -> MeshError {
         let (at, why) = diagnosed(error);
         let advice = if why.contains("not found") {
             "; where it is about rows only, its scope says `resource is Row`, and so for columns"
         } else {
             ""
         };
-        refused(&self.id, &self.text, at, &format!("on table `{table}`: {why}{advice}"))
+        let place = table.map_or_else(|| "on the mesh".to_owned(), |table| format!("on table `{table}`"));
+        refused(&self.id, &self.text, at, &format!("{place}: {why}{advice}"))
     }
 }
 

@@ -95,6 +95,11 @@ pub const PRINCIPAL: [(&str, &str, bool); 5] = [
 /// Cedar type of the person for whom an agent or machine acts, as attribute `acts_for`.
 pub const ACTS_FOR: &str = "acts_for";
 
+/// Whether an attribute of principals has this name without being declared.
+pub fn is_built_in(name: &str) -> bool {
+    name == ACTS_FOR || PRINCIPAL.iter().any(|(built_in, _, _)| *built_in == name)
+}
+
 pub const fn principal_type(kind: PrincipalKind) -> &'static str {
     match kind {
         PrincipalKind::Person => "User",
@@ -145,10 +150,11 @@ pub fn resource_uid(target: Target, table: &TableName, column: Option<&str>) -> 
     }
 }
 
-/// The Cedar schema in which policies about this table are checked.
-pub fn schema(table: &TableFacts, declared: &DeclaredAttributes) -> Result<Schema> {
+/// The Cedar schema in which policies about this table are checked; `None`: about the mesh itself. There nothing is done
+/// to rows, columns and tables, so that what policies say of them is not checked against one that has no columns.
+pub fn schema(table: Option<&TableFacts>, declared: &DeclaredAttributes) -> Result<Schema> {
     let mut row = Map::new();
-    for column in &table.columns {
+    for column in table.iter().flat_map(|table| &table.columns) {
         if let Some(kind) = column.kind {
             row.insert(column.name.clone(), attribute(column_type(kind), !column.nullable));
         }
@@ -174,15 +180,17 @@ pub fn schema(table: &TableFacts, declared: &DeclaredAttributes) -> Result<Schem
         let applies = json!({ "principalTypes": principals, "resourceTypes": resources, "context": context_type() });
         json!({ "memberOf": groups, "appliesTo": applies })
     };
+    let of_table = |resources: &'static [&'static str]| if table.is_some() { resources } else { &[] };
     let actions = json!({
         READ: {},
-        "select": action(true, &["Row", "Column"]),
-        "describe": action(true, &["Table", "Column"]),
-        "explain": action(true, &["Table"]),
-        "manage": action(false, &["Table", "Mesh"]),
+        "select": action(true, of_table(&["Row", "Column"])),
+        "describe": action(true, of_table(&["Table", "Column"])),
+        "explain": action(true, of_table(&["Table"])),
+        "manage": action(false, if table.is_some() { &["Table"] } else { &["Mesh"] }),
     });
     Schema::from_json_value(json!({ "": { "entityTypes": types, "actions": actions } })).map_err(|e| {
-        MeshError::new(ErrorCode::InvalidPolicy, format!("table `{}` has no schema for policies: {e}", table.name))
+        let name = table.map_or_else(|| "the mesh".to_owned(), |table| format!("table `{}`", table.name));
+        MeshError::new(ErrorCode::InvalidPolicy, format!("{name} has no schema for policies: {e}"))
     })
 }
 

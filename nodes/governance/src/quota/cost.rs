@@ -5,6 +5,12 @@ use serde::{Deserialize, Serialize};
 
 /// Micro-credits of a credit.
 pub const CREDIT: u64 = 1_000_000;
+/// Micro-credits in credits: `2.5`.
+pub fn credits(micro: u64) -> String {
+    let (whole, part) = (micro / CREDIT, micro % CREDIT);
+    if part == 0 { whole.to_string() } else { format!("{whole}.{part:06}").trim_end_matches('0').to_owned() }
+}
+
 /// Prices are nano-credits, so that a row may cost less than a micro-credit.
 const NANO: u128 = 1000;
 const KIB: u128 = 1024;
@@ -36,6 +42,28 @@ impl Usage {
         for (sum, more) in sums {
             *sum = sum.saturating_add(more);
         }
+    }
+}
+
+impl Usage {
+    /// Takes on what is greater in `other`, and returns what was added. For a use that is told in all, again and again,
+    /// and that may be told smaller where work was begun anew.
+    pub fn raise(&mut self, other: &Usage) -> Usage {
+        let mut added = Usage::default();
+        let fields = [
+            (&mut self.statements, other.statements, &mut added.statements),
+            (&mut self.rows_returned, other.rows_returned, &mut added.rows_returned),
+            (&mut self.bytes_returned, other.bytes_returned, &mut added.bytes_returned),
+            (&mut self.rows_scanned, other.rows_scanned, &mut added.rows_scanned),
+            (&mut self.bytes_scanned, other.bytes_scanned, &mut added.bytes_scanned),
+            (&mut self.source_ms, other.source_ms, &mut added.source_ms),
+            (&mut self.cpu_ms, other.cpu_ms, &mut added.cpu_ms),
+        ];
+        for (known, told, more) in fields {
+            *more = told.saturating_sub(*known);
+            *known = told.max(*known);
+        }
+        added
     }
 }
 
@@ -91,6 +119,13 @@ mod tests {
     }
 
     #[test]
+    fn credits_are_written_in_full() {
+        for (micro, text) in [(0, "0"), (1, "0.000001"), (500_000, "0.5"), (CREDIT, "1"), (20_050_000, "20.05")] {
+            assert_eq!(credits(micro), text);
+        }
+    }
+
+    #[test]
     fn parts_charged_one_by_one_come_to_the_whole() {
         let model = CostModel::default();
         let (mut usage, mut charged) = (Usage::default(), 0);
@@ -99,6 +134,14 @@ mod tests {
             charged += model.rest(&usage, charged);
         }
         assert_eq!(charged, model.cost(&usage));
+    }
+
+    #[test]
+    fn a_use_told_again_adds_what_is_new() {
+        let mut known = Usage { rows_returned: 5, cpu_ms: 3, ..Usage::default() };
+        let added = known.raise(&Usage { rows_returned: 7, cpu_ms: 1, bytes_scanned: 4, ..Usage::default() });
+        assert_eq!(added, Usage { rows_returned: 2, bytes_scanned: 4, ..Usage::default() });
+        assert_eq!(known, Usage { rows_returned: 7, cpu_ms: 3, bytes_scanned: 4, ..Usage::default() });
     }
 
     #[test]

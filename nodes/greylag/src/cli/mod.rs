@@ -3,8 +3,12 @@
 mod apply;
 mod ca;
 mod connect;
+mod drop;
 mod job;
+mod key;
 mod node;
+mod policy;
+mod principal;
 mod register;
 mod render;
 mod snapshot;
@@ -39,8 +43,14 @@ enum Command {
     Job(job::JobArgs),
     /// Show nodes, roles and sources
     Status(status::StatusArgs),
-    /// Declare sources from a YAML file
+    /// Declare sources, policies, tags, attributes, settings and quotas from files
     Apply(apply::ApplyArgs),
+    /// Take away what was declared
+    Drop(drop::DropArgs),
+    /// See policies, try them on cases, and ask why somebody may or may not
+    Policy(policy::PolicyArgs),
+    /// Make, list and revoke API keys
+    Key(key::KeyArgs),
     /// Read and change small values that the whole mesh agrees on
     Register(register::RegisterArgs),
     /// Save the control state to a file, or make a lost mesh anew from one
@@ -72,6 +82,9 @@ impl Cli {
             Command::Job(args) => runtime.block_on(job::run(args)),
             Command::Status(args) => runtime.block_on(status::run(args)),
             Command::Apply(args) => runtime.block_on(apply::run(args)),
+            Command::Drop(args) => runtime.block_on(drop::run(args)),
+            Command::Policy(args) => runtime.block_on(policy::run(args)),
+            Command::Key(args) => runtime.block_on(key::run(args)),
             Command::Register(args) => runtime.block_on(register::run(args)),
             Command::Snapshot(args) => runtime.block_on(snapshot::run(args)),
             Command::Ca(args) => runtime.block_on(ca::run(args)),
