@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use greylag_protocol::{ErrorCode, MeshError, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::Audit;
+
 /// Bounds of a certificate's life: seconds, for tests, and a year.
 const CERTIFICATE_LIFE_MS_MIN: u64 = 3_000;
 const CERTIFICATE_LIFE_MS_MAX: u64 = 365 * 24 * 3600 * 1000;
@@ -43,6 +45,7 @@ pub struct NodeConfig {
     pub dev: bool,
     pub limits: Limits,
     pub timing: Timing,
+    pub audit: Audit,
 }
 
 /// Where a node looks for others, besides its seeds.
@@ -127,6 +130,7 @@ impl Default for NodeConfig {
             dev: false,
             limits: Limits::default(),
             timing: Timing::default(),
+            audit: Audit::default(),
         }
     }
 }
@@ -203,7 +207,13 @@ impl NodeConfig {
             return wrong("the label `node` always is the node's name and cannot be set".into());
         }
         self.timing.validate()?;
+        self.audit.validate()?;
         self.limits.validate()
+    }
+
+    /// Where the audit chain is kept.
+    pub fn audit_dir(&self) -> PathBuf {
+        self.audit.dir.clone().unwrap_or_else(|| self.data_dir.join("audit"))
     }
 
     /// Whether it is a mesh of one without having to look for anybody. Who looks around may found one with others, or

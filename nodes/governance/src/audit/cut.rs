@@ -14,7 +14,7 @@ pub const RECORD_BYTES_MAX: usize = 128 << 10;
 pub const STATEMENT_BYTES_MAX: usize = 16 << 10;
 
 /// For records that are too large: longest text in bytes and longest list, tried in this order.
-const LIMITS: [(usize, usize); 3] = [(STATEMENT_BYTES_MAX, 256), (1024, 32), (128, 8)];
+const LIMITS: [(usize, usize); 4] = [(STATEMENT_BYTES_MAX, 256), (1024, 32), (128, 8), (64, 4)];
 
 /// The record as one line of JSON, cut if need be.
 pub fn encode(record: AuditRecord) -> Result<Vec<u8>> {

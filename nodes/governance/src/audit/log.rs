@@ -124,15 +124,9 @@ impl AuditLog {
     /// record after `anchored`, the last that the replicated log knows of. Returns the number of files removed.
     pub fn retire(&mut self, now_unix_ms: u64, anchored: u64, retention: Retention) -> Result<usize> {
         let mut removed = 0;
-        while removed < RETIRED_FILES_MAX {
+        while removed < RETIRED_FILES_MAX && self.may_retire(now_unix_ms, anchored, retention) {
             let [oldest, next, ..] = self.segments.as_slice() else { break };
-            let upto = next.first - 1;
-            let old = retention.age_ms_max.is_some_and(|max| next.began_unix_ms.saturating_add(max) < now_unix_ms);
-            let over = retention.bytes_max.is_some_and(|max| self.bytes() > max);
-            if upto > anchored || !(old || over) {
-                break;
-            }
-            let (file, bytes, hash) = (oldest.name.clone(), oldest.bytes, next.previous);
+            let (file, bytes, upto, hash) = (oldest.name.clone(), oldest.bytes, next.first - 1, next.previous);
             let record = RetiredRecord { at_unix_ms: now_unix_ms, file: file.clone(), bytes, upto, hash };
             self.append(now_unix_ms, vec![AuditRecord::Retired(record)])?;
             self.storage.remove(&file).map_err(|error| refused("remove", &file, &error))?;
@@ -140,6 +134,15 @@ impl AuditLog {
             removed += 1;
         }
         Ok(removed)
+    }
+
+    /// Whether [`Self::retire`] would remove a file. What its records say of other nodes goes with it: before, somebody
+    /// should write it down again.
+    pub fn may_retire(&self, now_unix_ms: u64, anchored: u64, retention: Retention) -> bool {
+        let [_, next, ..] = self.segments.as_slice() else { return false };
+        let old = retention.age_ms_max.is_some_and(|max| next.began_unix_ms.saturating_add(max) < now_unix_ms);
+        let over = retention.bytes_max.is_some_and(|max| self.bytes() > max);
+        next.first <= anchored.saturating_add(1) && (old || over)
     }
 
     fn is_full(&self, segment: &Segment, now_unix_ms: u64) -> bool {
@@ -171,11 +174,15 @@ impl AuditLog {
     }
 
     fn write(&mut self, name: &str, bytes: &[u8], undo: Mend) -> Result<()> {
+        // Before anything is written: a panic must not leave half of it behind either.
+        self.mend = Some(undo.clone());
         let written = self.storage.append(name, bytes).and_then(|()| self.storage.sync(name));
         written.map_err(|error| {
             self.undo(undo);
             refused("write", name, &error)
-        })
+        })?;
+        self.mend = None;
+        Ok(())
     }
 
     fn advance(&mut self, lines: &Lines) {

@@ -9,6 +9,7 @@ use greylag_protocol::{
     obligation::NoticeMode,
     principal::{Principal, PrincipalKind, Priority, attribute},
     state::AuditHead,
+    step::StepTimes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -320,6 +321,14 @@ pub struct SourceRead {
 pub struct StepTime {
     pub step: String,
     pub us: u64,
+}
+
+impl StepTime {
+    /// Those in which any time was spent.
+    pub fn all(times: &StepTimes) -> Vec<Self> {
+        let spent = times.iter().filter(|(_, us)| *us > 0);
+        spent.map(|(step, us)| Self { step: step.name().into(), us }).collect()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
