@@ -12,6 +12,7 @@ use ractor::ActorCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::Audit,
     bounds::{Bound, Bounds},
     coordinator::{
         port::{BearerIssuer, Hooks},
@@ -79,6 +80,8 @@ pub struct NodeCtx {
     pub spill: Arc<SpillSpace>,
     /// Answers of this node's edges that wait for their coordinators.
     pub parking: Arc<Parking>,
+    /// The node's audit chain: what is recorded, and whether it can be.
+    pub audit: Arc<Audit>,
     /// What statements may spend here, and what they have used.
     pub quota: Arc<Quotas>,
     /// What runs in the roles of this node.

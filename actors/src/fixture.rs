@@ -17,6 +17,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::{
     NodeCtx, RoleMessage, Wire,
+    audit::{AuditParts, MemoryPlace},
     directory::RoleGuard,
     edge::port::{Connector, ConnectorFactory, Secrets},
     node::{Node, NodeParts, PeersKind, context},
@@ -102,6 +103,7 @@ pub(crate) fn parts(mesh: Mesh, peers: PeersKind) -> NodeParts {
         limits: Default::default(),
         timing: Default::default(),
         peers,
+        audit: AuditParts::in_memory(MemoryPlace::default()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who lives, who restarts whom, who asks whom: the supervisor, the role actors and their pure cores, and the ports
 //! through which the engine and the connectors are plugged in. No DataFusion here.
 
+pub mod audit;
 pub mod bounds;
 pub mod context;
 pub mod coordinator;

@@ -9,7 +9,8 @@
 //! ├── placement    starts and stops what is under `roles`
 //! ├── reach        whether this node reaches the sources of its edges
 //! ├── rest         in which roles nothing runs any more, while this node drains
-//! └── quota        what this node may spend of the mesh's quotas
+//! ├── quota        what this node may spend of the mesh's quotas
+//! └── audit        writes the audit chain, and tells the mesh its head
 //! ```
 //!
 //! INVARIANT: after `shutdown` nothing of the node runs or holds its context.
@@ -23,6 +24,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::{self, Audit, AuditParts, MeshHeads, WAITING_RECORDS_MAX},
     bounds::Bounds,
     context::{ActorHome, NodeCtx},
     coordinator::{
@@ -69,6 +71,7 @@ pub struct NodeParts {
     pub limits: Limits,
     pub timing: Timing,
     pub peers: PeersKind,
+    pub audit: AuditParts,
 }
 
 /// A running node.
@@ -121,7 +124,11 @@ impl Node {
         let rest = ChildSpec::task(&ctx.home, "rest", move || rest::watch(resting.clone()));
         let spending = ctx.quota.clone();
         let quota = ChildSpec::task(&ctx.home, "quota", move || quota::drive(spending.clone()));
-        let children = [vec![peers_spec], services, vec![roles, placement, reach, rest, quota]].concat();
+        // Before anybody can ask for something that has to be recorded.
+        ctx.audit.open().await;
+        let recording = ctx.audit.clone();
+        let audit = ChildSpec::task(&ctx.home, "audit", move || audit::drive(recording.clone()));
+        let children = [vec![peers_spec], services, vec![roles, placement, reach, rest, quota, audit]].concat();
         let root =
             Supervisor::spawn(&ctx.home, "node", Strategy::RestForOne, Budget::endless(), children, None).await?;
         Ok(Self { ctx, root })
@@ -154,6 +161,7 @@ impl Node {
         self.root.stop().await;
         // Not before the last statement has ended.
         self.ctx.quota.give_back().await;
+        self.ctx.audit.close().await;
     }
 }
 
@@ -173,7 +181,10 @@ pub(crate) fn context(parts: &NodeParts) -> Arc<NodeCtx> {
     let spill = bounds.open("limits.spill_bytes_max", "", parts.limits.spill_bytes_max);
     let patience = Duration::from_millis(parts.timing.call_timeout_ms);
     let quota = Arc::new(Quotas::new(Arc::new(MeshLog(mesh.clone())), patience));
+    let heads = Arc::new(MeshHeads(mesh.clone()));
+    let audit = Audit::new(&parts.audit, heads, bounds.open("audit.waiting_records_max", "", WAITING_RECORDS_MAX));
     Arc::new(NodeCtx {
+        audit: Arc::new(audit),
         node,
         home: ActorHome::new(node, seams.seed),
         mesh,

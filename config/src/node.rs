@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use greylag_protocol::{ErrorCode, MeshError, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::identity::{Door, Identity};
+use crate::{
+    audit::Audit,
+    identity::{Door, Identity},
+};
 
 /// Bounds of a certificate's life: seconds, for tests, and a year.
 const CERTIFICATE_LIFE_MS_MIN: u64 = 3_000;
@@ -47,6 +50,7 @@ pub struct NodeConfig {
     pub identity: Identity,
     pub limits: Limits,
     pub timing: Timing,
+    pub audit: Audit,
 }
 
 /// Where a node looks for others, besides its seeds.
@@ -133,6 +137,7 @@ impl Default for NodeConfig {
             identity: Identity::default(),
             limits: Limits::default(),
             timing: Timing::default(),
+            audit: Audit::default(),
         }
     }
 }
@@ -215,7 +220,13 @@ impl NodeConfig {
         self.door.validate()?;
         self.identity.validate(&self.door)?;
         self.timing.validate()?;
+        self.audit.validate()?;
         self.limits.validate()
+    }
+
+    /// Where the audit chain is kept.
+    pub fn audit_dir(&self) -> PathBuf {
+        self.audit.dir.clone().unwrap_or_else(|| self.data_dir.join("audit"))
     }
 
     /// Whether it is a mesh of one without having to look for anybody. Who looks around may found one with others, or

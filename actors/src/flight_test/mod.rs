@@ -38,6 +38,7 @@ use self::{
     source::{FakeConnectors, FakeSource, NoSecrets, value},
 };
 use crate::{
+    audit::{AuditParts, MemoryPlace},
     coordinator::{self, port::BearerIssuer},
     edge,
     fixture::{PATIENCE, config, free_ports, mesh, until},
@@ -103,6 +104,7 @@ impl World {
                 limits: limits.clone(),
                 timing: Default::default(),
                 peers: PeersKind::Stream,
+                audit: AuditParts::in_memory(MemoryPlace::default()),
             };
             let node = match &impostor {
                 Some((at, streams)) if *at == which => {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use greylag_actors::{
+    audit::{AuditParts, FolderPlace},
     bounds::Bound,
     coordinator::port::BearerIssuer,
     node::{Node, NodeParts, PeersKind},
@@ -65,6 +66,7 @@ impl Greylag {
         let identity = DoorIdentity::open(&config.door, &config.identity)?;
         let spill = config.data_dir.join("spill");
         let data_dir = config.data_dir.clone();
+        let audit = AuditParts { config: config.audit.clone(), place: Arc::new(FolderPlace(config.audit_dir())) };
         let mesh = Mesh::start(MeshStart { config, seams }).await?;
         let engine = Engine::new(EngineConfig {
             target_partitions: std::thread::available_parallelism().map_or(1, usize::from),
@@ -88,6 +90,7 @@ impl Greylag {
             peers: PeersKind::Cluster,
             bearer: Some(Arc::new(issuer)),
             hooks: Default::default(),
+            audit,
         })
         .await?;
         let node = Arc::new(node);

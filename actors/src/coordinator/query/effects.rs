@@ -205,10 +205,7 @@ impl QueryState {
         let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
         let pins: Vec<String> = self.pins.iter().map(|pin| format!("{}: {}", pin.table, pin.snapshot)).collect();
         let state = ctx.mesh.state();
-        let keys = state
-            .governance
-            .quotas
-            .keys_of(principal.organisation().unwrap_or_default(), principal.agent_id());
+        let keys = state.governance.quotas.keys_of(principal.organisation().unwrap_or_default(), principal.agent_id());
         let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
         let budget = match cost::budget_of(&settings.budgets, principal) {
             Some(budget) => format!("at most {:?} rows and {:?} bytes", budget.rows_max, budget.bytes_max),

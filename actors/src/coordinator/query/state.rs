@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use greylag_governance::audit::StatementFacts;
 use greylag_protocol::{
     ErrorCode, MeshError, QueryId, Result,
     messages::control::{Decision, QueryRow},
@@ -9,7 +10,6 @@ use greylag_protocol::{
     statement::Session,
     step::{Step, StepTimes},
 };
-use greylag_governance::audit::StatementFacts;
 use ractor::{ActorId, ActorRef};
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{

@@ -57,4 +57,4 @@ pub use engine::{POLICIES_MAX, PolicyEngine, Question, Ruling, Touched};
 pub use greylag_protocol::state::AttributeKind;
 pub use pattern::{NamePattern, TablePattern};
 pub use stored::{Mode, POLICY_BYTES_MAX, POLICY_DEPTH_MAX, Policy, parse_policies};
-pub use vocabulary::{DeclaredAttributes, is_built_in};
+pub use vocabulary::{DeclaredAttributes, action_name, is_built_in};

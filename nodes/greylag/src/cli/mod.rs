@@ -1,6 +1,8 @@
-//! The command line. Each command is a file; all of them but `node`, `demo` and `bench` are thin clients of a door.
+//! The command line. Each command is a file; all of them but `node`, `audit`, `demo` and `bench` are thin clients
+//! of a door.
 
 mod apply;
+mod audit;
 mod ca;
 mod connect;
 mod drop;
@@ -52,6 +54,8 @@ enum Command {
     Policy(policy::PolicyArgs),
     /// Make, list and revoke API keys
     Key(key::KeyArgs),
+    /// Prove, show and export audit folders; needs no mesh
+    Audit(audit::AuditArgs),
     /// Read and change small values that the whole mesh agrees on
     Register(register::RegisterArgs),
     /// Save the control state to a file, or make a lost mesh anew from one
@@ -86,6 +90,7 @@ impl Cli {
             Command::Drop(args) => runtime.block_on(drop::run(args)),
             Command::Policy(args) => runtime.block_on(policy::run(args)),
             Command::Key(args) => runtime.block_on(key::run(args)),
+            Command::Audit(args) => audit::run(args),
             Command::Register(args) => runtime.block_on(register::run(args)),
             Command::Snapshot(args) => runtime.block_on(snapshot::run(args)),
             Command::Ca(args) => runtime.block_on(ca::run(args)),

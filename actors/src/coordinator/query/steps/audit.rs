@@ -48,10 +48,8 @@ pub fn is_recorded(goal: Goal, code: Option<ErrorCode>) -> bool {
 
 pub fn facts(known: &Known<'_>) -> StatementFacts {
     let action = known.touched.map_or(Action::Select, |touched| touched.action);
-    let read = |table: &greylag_protocol::messages::control::TableName| TableRead {
-        table: table.to_string(),
-        columns: None,
-    };
+    let read =
+        |table: &greylag_protocol::messages::control::TableName| TableRead { table: table.to_string(), columns: None };
     let decision = match (known.permit, known.denial) {
         (Some(permit), _) => Some(DecisionRecord::of(&permitted(permit))),
         (None, Some(denial)) => Some(DecisionRecord::of(denial)),
