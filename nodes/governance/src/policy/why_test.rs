@@ -1,3 +1,5 @@
+//! What policies say, told for people.
+
 #![allow(clippy::unwrap_used)]
 use std::collections::BTreeMap;
 
