@@ -1,3 +1,5 @@
+//! Documents that are read, and what is said of those that are not.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 

@@ -30,6 +30,10 @@ pub(super) async fn create(
     ttl_secs: Option<u64>,
 ) -> Result<AdminReply> {
     check_principal(&principal)?;
+    if principal.attributes.contains_key(attribute::SCOPES) {
+        let message = "a key has its scopes beside its principal: leave the attribute `scopes` out";
+        return Err(MeshError::new(ErrorCode::InvalidResource, message));
+    }
     let now_unix_ms = ctx.seams.clock.unix_ms();
     let ttl_ms = ttl_secs.map(|secs| ttl_ms(secs, KEY_TTL_MAX)).transpose()?;
     let expires_unix_ms = ttl_ms.map(|ttl| now_unix_ms.saturating_add(ttl));
@@ -55,7 +59,7 @@ pub(super) async fn revoke(ctx: &NodeCtx, id: String) -> Result<AdminReply> {
     propose(ctx, GovernCommand::RevokeKey { id, now_unix_ms }).await
 }
 
-/// GL6002 for a principal that no credential should name.
+/// GL6002 for a principal that no credential should name. `scopes` may limit what a bearer token is good for.
 pub(in crate::coordinator) fn check_principal(principal: &Principal) -> Result<()> {
     let wrong = |why: String| Err(MeshError::new(ErrorCode::InvalidResource, why));
     let is_name =
@@ -74,8 +78,11 @@ pub(in crate::coordinator) fn check_principal(principal: &Principal) -> Result<(
         if !is_name(name) || group == Some("") || value.len() > NAME_BYTES_MAX {
             return wrong(format!("attribute `{name}` has no valid name or value"));
         }
-        if name == attribute::SCOPES || name == attribute::CREDENTIAL {
+        if name == attribute::CREDENTIAL {
             return wrong(format!("attribute `{name}` is set by the mesh itself"));
+        }
+        if name == attribute::SCOPES {
+            value.split(' ').try_for_each(|scope| scope.parse::<Scope>().map(drop))?;
         }
     }
     if principal.kind == PrincipalKind::Person && principal.attributes.contains_key(attribute::ACTS_FOR) {

@@ -67,7 +67,9 @@ fn said(outcome: &Outcome) -> WordOutcome {
         Outcome::Fails => WordOutcome::Fails,
         Outcome::Errs => WordOutcome::Errs,
         Outcome::Depends { when, residual } => {
-            WordOutcome::Depends { filter: Shared::to_filter(when), residual: residual.clone() }
+            // The row that stands for any: in a policy's own words, the resource.
+            let residual = residual.replace("Row::\"row\"", "resource");
+            WordOutcome::Depends { filter: Shared::to_filter(when), residual }
         }
         Outcome::Unusable(why) => WordOutcome::Unusable(why.clone()),
     }

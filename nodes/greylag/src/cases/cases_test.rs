@@ -1,3 +1,5 @@
+//! Cases that pass, that fail with what differs, and that are none.
+
 #![allow(clippy::unwrap_used)]
 use std::path::Path;
 

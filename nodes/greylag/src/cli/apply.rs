@@ -127,6 +127,7 @@ async fn try_one(connection: &Connection, resource: Resource, beside: &CheckBesi
         let check = AdminCall::CheckPolicy { id: id.clone(), text: text.clone(), beside: beside.clone() };
         match connection.admin(&check).await? {
             AdminReply::Fits { tables: 0 } => reach = ", reaches no table yet".into(),
+            AdminReply::Fits { tables: 1 } => reach = ", reaches 1 table".into(),
             AdminReply::Fits { tables } => reach = format!(", reaches {tables} tables"),
             other => bail!("an unexpected answer: {other:?}"),
         }

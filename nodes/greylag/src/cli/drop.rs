@@ -41,7 +41,10 @@ pub async fn run(args: DropArgs) -> anyhow::Result<ExitCode> {
         Kind::Quota => AdminCall::SetQuota { key: name.parse::<Named>()?.0, limit: None },
     };
     match args.target.connect().await?.admin(&call).await? {
-        AdminReply::Applied { changed: false, .. } => bail!("there is no such {:?}: `{}`", args.kind, args.name),
+        AdminReply::Applied { changed: false, .. } => {
+            let kind = args.kind.to_possible_value().map(|kind| kind.get_name().to_owned()).unwrap_or_default();
+            bail!("no {kind} is called `{}`", args.name)
+        }
         _ => println!("dropped"),
     }
     Ok(ExitCode::SUCCESS)

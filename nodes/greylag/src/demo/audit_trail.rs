@@ -13,8 +13,11 @@ use serde_json::Value;
 /// Pause between two looks at the files.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Segments of a folder, the oldest first.
+/// Segments of a folder, the oldest first; none before a node has written anything.
 fn segments(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
     let entries = std::fs::read_dir(folder).with_context(|| format!("`{}`", folder.display()))?;
     let mut files = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
     files.retain(|file| file.extension().is_some_and(|extension| extension == "ndjson"));

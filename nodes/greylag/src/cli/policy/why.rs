@@ -101,12 +101,10 @@ fn of_table(out: &mut String, table: &TableExplanation, permitted: bool) {
     for word in table.words.iter().filter(|word| word.outcome != WordOutcome::OfOthers) {
         let _ = writeln!(out, "  {}", said(word));
     }
-    let others: Vec<&str> = table
-        .words
-        .iter()
-        .filter(|word| word.outcome == WordOutcome::OfOthers)
-        .map(|word| word.policy.as_str())
-        .collect();
+    let others = table.words.iter().filter(|word| word.outcome == WordOutcome::OfOthers);
+    let mut others: Vec<&str> = others.map(|word| word.policy.as_str()).collect();
+    // In order of policy already; one may have its say about rows and about columns.
+    others.dedup();
     if !others.is_empty() {
         let _ = writeln!(out, "  about other principals: {}", others.join(", "));
     }
