@@ -5,6 +5,7 @@
 
 mod engine;
 mod limits_test;
+mod quota_test;
 mod restart_test;
 mod source;
 mod steps_test;
