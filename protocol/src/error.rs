@@ -103,7 +103,7 @@ codes! {
     Memory 5004 "53200" Overload "the query needs more memory than its share" "narrow the statement or raise `limits.query_memory_bytes_max`";
     ShuttingDown 5005 "57P01" Transient "the node is shutting down" "connect to another node";
     DiskFull 5006 "53100" Overload "the disk is full" "free space in the node's data directory";
-    QuotaExceeded 5007 "53400" Permanent "the quota is spent (QUOTA_EXCEEDED)" "wait for the next period, or have the quota raised; see system.usage";
+    QuotaExceeded 5007 "53400" Permanent "the quota is spent (QUOTA_EXCEEDED)" "wait for the next period, or have the quota raised; see system.quotas";
     AuditUnavailable 5008 "58030" Transient "the audit log cannot be written, so nothing is answered" "see the node's log; `greylag audit verify` checks the files";
     DoorFull 5009 "53300" Overload "the door has as many clients as it takes" "close connections that are not needed, use another door, or raise `limits.door_connections_max`";
     // 6xxx: configuration and resources.

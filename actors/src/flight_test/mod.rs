@@ -7,6 +7,7 @@ mod admin_test;
 mod engine;
 mod governance_test;
 mod limits_test;
+mod quota_test;
 mod restart_test;
 mod source;
 mod steps_test;
