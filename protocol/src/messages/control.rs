@@ -178,6 +178,17 @@ pub enum Action {
     Manage,
 }
 
+impl Action {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Action::Select => "select",
+            Action::Describe => "describe",
+            Action::Explain => "explain",
+            Action::Manage => "manage",
+        }
+    }
+}
+
 /// `source.schema.table`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TableName {
