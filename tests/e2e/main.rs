@@ -5,6 +5,7 @@
 mod cli;
 mod databases;
 mod doors;
+mod governed;
 mod kills;
 mod lifetime;
 mod membership;

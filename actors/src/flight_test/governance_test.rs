@@ -149,3 +149,28 @@ async fn what_reads_more_than_estimated_is_stopped() {
     until("the source was stopped", || world.source.live() == 0).await;
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_for_a_removed_node_is_stopped() {
+    let world = World::with_edges(2, 100_000_000, window(1 << 10)).await;
+    let mut running = world.node(1).statements().execute(&anybody(), "stream a", None).await.unwrap();
+    assert!(running.batches.next().await.unwrap().is_ok());
+    let removed = AdminCall::RemoveNode { node: world.id(1) };
+    world.statements().admin(&admin(), removed).await.unwrap();
+    let (ended, took) = timed(async {
+        loop {
+            match running.batches.next().await {
+                Some(Ok(_)) => {}
+                end => return end,
+            }
+        }
+    })
+    .await;
+    assert!(ended.unwrap().is_err() && took < Duration::from_secs(2), "{took:?}");
+    until("no edge works for it any more", || world.source.live() == 0).await;
+    // The others go on.
+    let mut other = world.run(&anybody(), "some a 5").await.unwrap();
+    assert!(other.batches.next().await.unwrap().is_ok());
+    drop((running, other));
+    world.stop().await;
+}
