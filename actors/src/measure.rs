@@ -288,7 +288,9 @@ mod tests {
             step("planning", Duration::from_millis(3));
             returned(7, 4_096);
             attempt("orders", "R3", Outcome::Done);
-            (actor_restarted(), query_restarted(), quota_refused(), audit_written(), audit_refused());
+            [actor_restarted, query_restarted, quota_refused, audit_written, audit_refused]
+                .iter()
+                .for_each(|tell| tell());
             decision(true, false);
             Credits::of("measured clinic", Some("a")).add(30);
             Credits::of_the_rest().add(4);

@@ -79,7 +79,7 @@ impl Audit {
         let to_write = told.to_write(&heads);
         drop(told);
         for record in heads_records(self.log.unix_ms(), &to_write) {
-            self.push(Waiting { record, done: None, seat: None });
+            self.push(Waiting { record, done: None, _seat: None });
         }
     }
 

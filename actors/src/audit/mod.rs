@@ -178,7 +178,7 @@ impl Audit {
 
     async fn durably(&self, record: AuditRecord, seat: Option<Seat>) -> Result<()> {
         let (done, written) = oneshot::channel();
-        self.push(Waiting { record, done: Some(done), seat });
+        self.push(Waiting { record, done: Some(done), _seat: seat });
         written.await.unwrap_or_else(|_| {
             Err(MeshError::new(ErrorCode::ShuttingDown, "the node has stopped before the record was written")
                 .at_node(self.node()))
@@ -196,7 +196,7 @@ impl Admission {
     /// Hands in the record. It is written as soon as the disk takes it.
     pub fn record(mut self, record: AuditRecord) {
         if let Some((audit, seat)) = self.kept.take() {
-            audit.push(Waiting { record, done: None, seat: Some(seat) });
+            audit.push(Waiting { record, done: None, _seat: Some(seat) });
         }
     }
 

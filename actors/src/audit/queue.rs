@@ -34,7 +34,7 @@ pub(super) struct Waiting {
     pub record: AuditRecord,
     /// Told what came of it. Who waits so is told of a failure at once, and the record is gone.
     pub done: Option<oneshot::Sender<Result<()>>>,
-    pub seat: Option<Seat>,
+    pub _seat: Option<Seat>,
 }
 
 #[derive(Default)]
