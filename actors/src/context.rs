@@ -12,8 +12,12 @@ use ractor::ActorCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::Audit,
     bounds::{Bound, Bounds},
-    coordinator::{port::BearerIssuer, spill::SpillSpace},
+    coordinator::{
+        port::{BearerIssuer, Hooks},
+        spill::SpillSpace,
+    },
     directory::RoleDirectory,
     edge::{
         parking::Parking,
@@ -21,6 +25,7 @@ use crate::{
     },
     peers::Peers,
     planner::port::QueryEngine,
+    quota::Quotas,
     rest::Work,
     tree::ActorTree,
 };
@@ -63,6 +68,8 @@ pub struct NodeCtx {
     pub secrets: Arc<dyn Secrets>,
     /// Signs bearer tokens; `None` where no door's crate is plugged in.
     pub bearer: Option<Arc<dyn BearerIssuer>>,
+    /// Steps of statements that somebody else fills.
+    pub hooks: Hooks,
     pub directory: RoleDirectory,
     pub home: ActorHome,
     /// Named limits, and how full they are.
@@ -73,6 +80,10 @@ pub struct NodeCtx {
     pub spill: Arc<SpillSpace>,
     /// Answers of this node's edges that wait for their coordinators.
     pub parking: Arc<Parking>,
+    /// The node's audit chain: what is recorded, and whether it can be.
+    pub audit: Arc<Audit>,
+    /// What statements may spend here, and what they have used.
+    pub quota: Arc<Quotas>,
     /// What runs in the roles of this node.
     pub work: Work,
     /// Fires when the node shuts down. Tasks that are no actors end on it.

@@ -17,6 +17,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::{
     NodeCtx, RoleMessage, Wire,
+    audit::{AuditParts, MemoryPlace},
     directory::RoleGuard,
     edge::port::{Connector, ConnectorFactory, Secrets},
     node::{Node, NodeParts, PeersKind, context},
@@ -98,9 +99,11 @@ pub(crate) fn parts(mesh: Mesh, peers: PeersKind) -> NodeParts {
         connectors: Arc::new(Nothing),
         secrets: Arc::new(Nothing),
         bearer: None,
+        hooks: Default::default(),
         limits: Default::default(),
         timing: Default::default(),
         peers,
+        audit: AuditParts::in_memory(MemoryPlace::default()),
     }
 }
 
@@ -128,7 +131,14 @@ pub(crate) fn who_are_you(ask: &str) -> ControlRequest {
     let principal =
         Principal { id: ask.into(), kind: PrincipalKind::Service, roles: Vec::new(), attributes: Default::default() };
     let query = QueryId(uuid::Uuid::nil());
-    ControlRequest::Decide(DecideRequest { query, principal, action: Action::Select, tables: Vec::new() })
+    ControlRequest::Decide(DecideRequest {
+        query,
+        principal,
+        action: Action::Select,
+        origin: "test".into(),
+        tables: Vec::new(),
+        asked: Vec::new(),
+    })
 }
 
 pub(crate) fn answered_by(reply: &ControlReply) -> NodeId {

@@ -1,6 +1,7 @@
 //! Who lives, who restarts whom, who asks whom: the supervisor, the role actors and their pure cores, and the ports
 //! through which the engine and the connectors are plugged in. No DataFusion here.
 
+pub mod audit;
 pub mod bounds;
 pub mod context;
 pub mod coordinator;
@@ -10,6 +11,7 @@ pub mod edge;
 mod fixture;
 #[cfg(test)]
 mod flight_test;
+pub mod measure;
 pub mod node;
 #[cfg(test)]
 mod node_test;
@@ -18,6 +20,7 @@ pub mod peers;
 pub mod placement;
 pub mod planner;
 pub mod policy;
+pub mod quota;
 mod reach;
 mod recut;
 pub mod rest;

@@ -8,12 +8,14 @@
 //! ├── roles        coordinator, planner, policy, edge/…: never gives up, only slows down
 //! ├── placement    starts and stops what is under `roles`
 //! ├── reach        whether this node reaches the sources of its edges
-//! └── rest         in which roles nothing runs any more, while this node drains
+//! ├── rest         in which roles nothing runs any more, while this node drains
+//! ├── quota        what this node may spend of the mesh's quotas
+//! └── audit        writes the audit chain, and tells the mesh its head
 //! ```
 //!
 //! INVARIANT: after `shutdown` nothing of the node runs or holds its context.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use greylag_cluster::Mesh;
 use greylag_config::{Limits, Timing};
@@ -22,9 +24,14 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::{self, Audit, AuditParts, MeshHeads, WAITING_RECORDS_MAX},
     bounds::Bounds,
     context::{ActorHome, NodeCtx},
-    coordinator::{self, port::BearerIssuer, spill::SpillSpace},
+    coordinator::{
+        self,
+        port::{BearerIssuer, Hooks},
+        spill::SpillSpace,
+    },
     directory::RoleDirectory,
     edge::{
         self,
@@ -34,7 +41,9 @@ use crate::{
     peers::{ClusterPeers, Peers, StreamPeers},
     placement::{ROLES, Reconciler, RoleSpecs},
     planner::{self, port::QueryEngine},
-    policy, reach,
+    policy,
+    quota::{self, MeshLog, Quotas},
+    reach,
     rest::{self, Work},
     supervision::{Budget, ChildSpec, Strategy, Supervisor, SupervisorRef},
 };
@@ -58,9 +67,11 @@ pub struct NodeParts {
     pub connectors: Arc<dyn ConnectorFactory>,
     pub secrets: Arc<dyn Secrets>,
     pub bearer: Option<Arc<dyn BearerIssuer>>,
+    pub hooks: Hooks,
     pub limits: Limits,
     pub timing: Timing,
     pub peers: PeersKind,
+    pub audit: AuditParts,
 }
 
 /// A running node.
@@ -111,7 +122,13 @@ impl Node {
         let reach = ChildSpec::task(&ctx.home, "reach", move || reach::watch(looking.clone()));
         let resting = ctx.clone();
         let rest = ChildSpec::task(&ctx.home, "rest", move || rest::watch(resting.clone()));
-        let children = [vec![peers_spec], services, vec![roles, placement, reach, rest]].concat();
+        let spending = ctx.quota.clone();
+        let quota = ChildSpec::task(&ctx.home, "quota", move || quota::drive(spending.clone()));
+        // Before anybody can ask for something that has to be recorded.
+        ctx.audit.open().await;
+        let recording = ctx.audit.clone();
+        let audit = ChildSpec::task(&ctx.home, "audit", move || audit::drive(recording.clone()));
+        let children = [vec![peers_spec], services, vec![roles, placement, reach, rest, quota, audit]].concat();
         let root =
             Supervisor::spawn(&ctx.home, "node", Strategy::RestForOne, Budget::endless(), children, None).await?;
         Ok(Self { ctx, root })
@@ -142,6 +159,9 @@ impl Node {
     pub async fn shutdown(&self) {
         self.ctx.stopping.cancel();
         self.root.stop().await;
+        // Not before the last statement has ended.
+        self.ctx.quota.give_back().await;
+        self.ctx.audit.close().await;
     }
 }
 
@@ -159,7 +179,12 @@ pub(crate) fn context(parts: &NodeParts) -> Arc<NodeCtx> {
     let seams = mesh.seams().clone();
     let bounds = Bounds::default();
     let spill = bounds.open("limits.spill_bytes_max", "", parts.limits.spill_bytes_max);
+    let patience = Duration::from_millis(parts.timing.call_timeout_ms);
+    let quota = Arc::new(Quotas::new(Arc::new(MeshLog(mesh.clone())), patience));
+    let heads = Arc::new(MeshHeads(mesh.clone()));
+    let audit = Audit::new(&parts.audit, heads, bounds.open("audit.waiting_records_max", "", WAITING_RECORDS_MAX));
     Arc::new(NodeCtx {
+        audit: Arc::new(audit),
         node,
         home: ActorHome::new(node, seams.seed),
         mesh,
@@ -174,7 +199,9 @@ pub(crate) fn context(parts: &NodeParts) -> Arc<NodeCtx> {
         connectors: parts.connectors.clone(),
         secrets: parts.secrets.clone(),
         bearer: parts.bearer.clone(),
+        hooks: parts.hooks.clone(),
         directory: RoleDirectory::new(),
+        quota,
         work: Work::default(),
         stopping: CancellationToken::new(),
         peers: std::sync::OnceLock::new(),

@@ -4,14 +4,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
+use greylag_governance::quota::{CREDIT, Usage};
 use greylag_protocol::{
     ErrorCode, NodeId, SourceName,
     messages::control::{CONTROL_BYTES_MAX, ControlReply, ControlRequest},
-    state::{Command, Role, SourceSpec},
+    principal::{Principal, PrincipalKind},
+    state::{Command, Period, QuotaCommand, QuotaKey, Role, SourceSpec},
 };
 
 use crate::{
@@ -180,6 +183,40 @@ async fn roles_come_back_when_their_supervisor_or_the_reconciler_is_killed() {
     }
     node.shutdown().await;
     ctx.mesh.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_spends_what_its_log_has_granted_and_gives_the_rest_back_when_it_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = QuotaKey { organisation: "clinic".into(), agent: None, period: Period::Month };
+    let attributes = BTreeMap::from([("organisation".to_owned(), "clinic".to_owned())]);
+    let principal = Principal { id: "ada".into(), kind: PrincipalKind::Person, roles: Vec::new(), attributes };
+    let rows = |rows_returned| Usage { rows_returned, ..Usage::default() };
+    let mut incarnation = 0;
+    for start in 1..=2 {
+        let node = alone(&dir).await;
+        let ctx = node.ctx();
+        let now_unix_ms = ctx.seams.clock.unix_ms();
+        let limit = QuotaCommand::SetLimit { key: key.clone(), limit: Some(5 * CREDIT), now_unix_ms };
+        ctx.mesh.propose(Command::Quota(limit)).await.unwrap();
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let mut charge = ctx.quota.reserve(&principal, &rows(CREDIT), deadline).await.unwrap();
+        charge.charge(&rows(2 * CREDIT)).await.unwrap();
+        let known = || ctx.mesh.state().governance.quotas.quotas[&key].current.clone();
+        assert!(known().committed() > 2 * CREDIT, "{:?}", known());
+        let error = charge.charge(&rows(9 * CREDIT)).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::QuotaExceeded);
+        drop(charge);
+        node.shutdown().await;
+        assert_eq!((known().settled, known().open.len()), (start * 2 * CREDIT, 0));
+        ctx.mesh.shutdown().await;
+        let file = dir.path().join("node0").join("quota.incarnation");
+        let kept: u64 = std::fs::read_to_string(file).unwrap().parse().unwrap();
+        assert!(kept > incarnation, "{kept} after {incarnation}");
+        // The next process thinks that it is the day before.
+        incarnation = kept + 86_400_000;
+        std::fs::write(dir.path().join("node0").join("quota.incarnation"), incarnation.to_string()).unwrap();
+    }
 }
 
 /// Runs a scenario that ends with its node shut down, and waits until nothing of it is left.

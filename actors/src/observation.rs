@@ -39,6 +39,10 @@ pub fn answer(ctx: &NodeCtx, request: &ControlRequest) -> Option<ControlReply> {
             let (rows, truncated) = fitting(ctx.bounds.rows(ctx.node));
             Some(ControlReply::Bounds { rows, truncated })
         }
+        ControlRequest::ObserveAudit => {
+            let (rows, truncated) = fitting(crate::coordinator::system::recorded(ctx));
+            Some(ControlReply::Audit { rows, truncated })
+        }
         _ => None,
     }
 }

@@ -66,6 +66,7 @@ pub struct Mesh {
 struct Inner {
     me: NodeId,
     id: MeshId,
+    founded: bool,
     seams: Seams,
     key: Arc<NodeKey>,
     raft: RaftNode,
@@ -115,6 +116,11 @@ impl Mesh {
 
     pub fn id(&self) -> MeshId {
         self.inner.id
+    }
+
+    /// Whether this very start has founded the mesh; false at every later one.
+    pub fn founded(&self) -> bool {
+        self.inner.founded
     }
 
     pub fn seams(&self) -> &Seams {

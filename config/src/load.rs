@@ -7,13 +7,25 @@ use greylag_protocol::{ErrorCode, MeshError, Result};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::{nearest::nearest, node::NodeConfig};
+use crate::{
+    identity::{CertificatesConfig, Door},
+    nearest::nearest,
+    node::NodeConfig,
+};
 
 /// Prefix of environment variables: `GREYLAG_LIMITS__RUNNING_STATEMENTS_MAX` sets `limits.running_statements_max`.
 const ENV_PREFIX: &str = "GREYLAG_";
 
 /// Variables with that prefix that are not keys of the node's configuration.
-const ENV_OTHER: [&str; 4] = ["GREYLAG_TOKEN", "GREYLAG_SERVER", "GREYLAG_LOG", "GREYLAG_CONFIG"];
+const ENV_OTHER: [&str; 7] = [
+    "GREYLAG_TOKEN",
+    "GREYLAG_SERVER",
+    "GREYLAG_LOG",
+    "GREYLAG_CONFIG",
+    "GREYLAG_TLS_CA",
+    "GREYLAG_TLS_CERT",
+    "GREYLAG_TLS_KEY",
+];
 /// Prefix of variables that only tests read.
 const ENV_TEST_PREFIX: &str = "GREYLAG_TEST_";
 
@@ -84,13 +96,16 @@ fn environment_value(text: &str) -> Value {
     parsed.and_then(|mut t| t.remove("v")).unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
-/// Leaves of a table with dotted keys. `labels` is a map of the user's own keys and stays whole.
+/// Maps with the user's own keys, which stay whole.
+const MAPS: [&str; 2] = ["labels", "identity.certificates.roles"];
+
+/// Leaves of a table with dotted keys.
 fn flatten(prefix: &str, table: &Table) -> Vec<(String, Value)> {
     let mut leaves = Vec::new();
     for (key, value) in table {
         let dotted = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         match value {
-            Value::Table(inner) if dotted != "labels" => leaves.extend(flatten(&dotted, inner)),
+            Value::Table(inner) if !MAPS.contains(&dotted.as_str()) => leaves.extend(flatten(&dotted, inner)),
             _ => leaves.push((dotted, value.clone())),
         }
     }
@@ -117,6 +132,11 @@ fn known_keys() -> Vec<String> {
     whole.advertise = Some(String::new());
     whole.join_token = Some(String::new());
     whole.flight = Some(whole.listen);
+    whole.metrics = Some(whole.listen);
+    let path = || Some(std::path::PathBuf::new());
+    whole.door = Door { certificate: path(), key: path(), client_ca: path(), ..Door::default() };
+    whole.door.advertise = Some(String::new());
+    whole.identity.certificates = Some(CertificatesConfig::default());
     match Value::try_from(&whole) {
         Ok(Value::Table(table)) => flatten("", &table).into_iter().map(|(k, _)| k).collect(),
         _ => Vec::new(),
@@ -125,8 +145,9 @@ fn known_keys() -> Vec<String> {
 
 fn check_key(key: &str, origin: &str) -> Result<()> {
     let known = known_keys();
-    let is_label = key == "labels" || key.starts_with("labels.");
-    if is_label || known.iter().any(|k| k == key) {
+    // An empty map has no key that would be known.
+    let in_map = MAPS.iter().any(|map| key == *map || key.strip_prefix(map).is_some_and(|rest| rest.starts_with('.')));
+    if in_map || known.iter().any(|k| k == key) {
         return Ok(());
     }
     let hint =
@@ -168,6 +189,36 @@ mod tests {
         let error = load(None, env(&[("GREYLAG_LIMITS__QUEUE_STATEMENT_MAX", "1")]), &[]).unwrap_err();
         assert_eq!(error.code, ErrorCode::InvalidConfig);
         assert!(error.message.contains("did you mean `limits.queue_statements_max`?"), "{error}");
+    }
+
+    #[test]
+    fn a_page_of_figures_off_loopback_has_to_be_wanted() {
+        let metrics = |address: &str| ("metrics".to_owned(), Value::String(address.to_owned()));
+        let exposed = || ("metrics_exposed".to_owned(), Value::Boolean(true));
+        let error = load(None, [], &[metrics("0.0.0.0:9464")]).unwrap_err();
+        assert!(error.code == ErrorCode::InvalidConfig && error.message.contains("metrics_exposed"), "{error}");
+        for flags in
+            [vec![metrics("127.0.0.1:9464")], vec![metrics("[::1]:9464")], vec![metrics("10.0.0.1:1"), exposed()]]
+        {
+            assert!(load(None, [], &flags).unwrap().config.metrics.is_some());
+        }
+    }
+
+    #[test]
+    fn who_is_let_in_is_read_from_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "[door]\ncertificate = 'c'\nkey = 'k'\nclient_ca = 'a'\n[identity.certificates]\n\
+                    trust_domain = 'mesh.example'\n[identity.certificates.roles]\n'clinic/agent/a.7' = ['r']\n\
+                    [[identity.issuers]]\nissuer = 'i'\naudience = ['greylag']\nalgorithms = ['ES256']\n\
+                    jwks = 'file:///k'\nrole_map = { 'dba' = 'admin' }\n";
+        std::fs::write(file.path(), text).unwrap();
+        let config = load(Some(file.path()), env(&[("GREYLAG_DOOR__ADVERTISE", "a.example:1")]), &[]).unwrap().config;
+        assert_eq!(config.identity.certificates.unwrap().roles["clinic/agent/a.7"], ["r"]);
+        assert_eq!(config.identity.issuers[0].role_map.as_ref().unwrap()["dba"], "admin");
+        assert_eq!(config.door.advertise.as_deref(), Some("a.example:1"));
+        std::fs::write(file.path(), "[door]\ncertificat = 'c'\n").unwrap();
+        let error = load(Some(file.path()), [], &[]).unwrap_err();
+        assert!(error.message.contains("did you mean `door.certificate`?"), "{error}");
     }
 
     #[test]

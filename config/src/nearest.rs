@@ -13,6 +13,24 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, k)| k)
 }
 
+/// A reader's complaint about an unknown key or word (`unknown field `a`, expected one of b, c`), with the known one that
+/// was probably meant.
+pub fn with_suggestion(message: &str) -> String {
+    match suggestion(message) {
+        Some(near) => format!("{}; did you mean `{near}`?", message.trim_end()),
+        None => message.to_owned(),
+    }
+}
+
+fn suggestion(message: &str) -> Option<&str> {
+    let (_, complaint) = message.split_once("unknown ")?;
+    let word = complaint.split('`').nth(1)?;
+    let (_, known) = complaint.split_once("expected ")?;
+    let known = known.split(" at line").next()?.lines().next()?;
+    let known = known.strip_prefix("one of ").unwrap_or(known).split(',');
+    nearest(word, known.map(|name| name.trim().trim_matches('`')))
+}
+
 /// Levenshtein distance, by characters.
 fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
@@ -40,5 +58,19 @@ mod tests {
         assert_eq!(nearest("expct", known), Some("expect"));
         assert_eq!(nearest("flight", known), None);
         assert_eq!(nearest("", ["a"]), None);
+    }
+
+    #[test]
+    fn a_complaint_is_completed() {
+        for unknown in [
+            "unknown field `tabels`, expected one of `tables`, `columns`",
+            "unknown field `tabels`, expected one of columns, tables at line 3, column 2",
+            "unknown variant `tabels`, expected tables",
+        ] {
+            assert!(with_suggestion(unknown).ends_with("did you mean `tables`?"), "{unknown}");
+        }
+        for other in ["unknown field `x`, expected `tables`", "missing field `tables`"] {
+            assert_eq!(with_suggestion(other), other);
+        }
     }
 }

@@ -6,6 +6,11 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use greylag_protocol::{ErrorCode, MeshError, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::{
+    audit::Audit,
+    identity::{Door, Identity},
+};
+
 /// Bounds of a certificate's life: seconds, for tests, and a year.
 const CERTIFICATE_LIFE_MS_MIN: u64 = 3_000;
 const CERTIFICATE_LIFE_MS_MAX: u64 = 365 * 24 * 3600 * 1000;
@@ -33,12 +38,19 @@ pub struct NodeConfig {
     pub labels: BTreeMap<String, String>,
     /// Flight SQL door; none if absent.
     pub flight: Option<SocketAddr>,
+    /// Page for Prometheus (`/metrics`); none if absent.
+    pub metrics: Option<SocketAddr>,
+    /// That page may be off loopback, though it asks nobody who they are.
+    pub metrics_exposed: bool,
     /// Behind NAT or a firewall: dials everyone, is dialled by nobody.
     pub outbound_only: bool,
     /// One node, loopback, no questions asked.
     pub dev: bool,
+    pub door: Door,
+    pub identity: Identity,
     pub limits: Limits,
     pub timing: Timing,
+    pub audit: Audit,
 }
 
 /// Where a node looks for others, besides its seeds.
@@ -117,10 +129,15 @@ impl Default for NodeConfig {
             join_token: None,
             labels: BTreeMap::new(),
             flight: None,
+            metrics: None,
+            metrics_exposed: false,
             outbound_only: false,
             dev: false,
+            door: Door::default(),
+            identity: Identity::default(),
             limits: Limits::default(),
             timing: Timing::default(),
+            audit: Audit::default(),
         }
     }
 }
@@ -182,16 +199,34 @@ impl NodeConfig {
         if self.dev && !self.listen.ip().is_loopback() {
             return wrong("`dev` listens on loopback only: see `listen`".into());
         }
-        if let Some(flight) = self.flight.filter(|f| !f.ip().is_loopback()) {
+        if let Some(flight) = self.flight.filter(|f| !f.ip().is_loopback() && !self.door.is_tls()) {
+            return wrong(format!("`flight` = `{flight}`: a door off loopback needs TLS: see `door.certificate`"));
+        }
+        if let Some(metrics) = self.metrics.filter(|m| !m.ip().is_loopback() && !self.metrics_exposed) {
             return wrong(format!(
-                "`flight` = `{flight}`: the door does not speak TLS yet, so it listens on loopback only"
+                "`metrics` = `{metrics}`: the page asks nobody who they are, so off loopback it opens only with \
+                 `metrics_exposed = true`"
+            ));
+        }
+        if let Some(metrics) = self.metrics.filter(|m| !m.ip().is_loopback() && !self.metrics_exposed) {
+            return wrong(format!(
+                "`metrics` = `{metrics}`: the page asks nobody who they are, so off loopback it opens only with \
+                 `metrics_exposed = true`"
             ));
         }
         if self.labels.contains_key("node") {
             return wrong("the label `node` always is the node's name and cannot be set".into());
         }
+        self.door.validate()?;
+        self.identity.validate(&self.door)?;
         self.timing.validate()?;
+        self.audit.validate()?;
         self.limits.validate()
+    }
+
+    /// Where the audit chain is kept.
+    pub fn audit_dir(&self) -> PathBuf {
+        self.audit.dir.clone().unwrap_or_else(|| self.data_dir.join("audit"))
     }
 
     /// Whether it is a mesh of one without having to look for anybody. Who looks around may found one with others, or
@@ -203,6 +238,14 @@ impl NodeConfig {
     /// `host:port` under which others reach this node.
     pub fn advertised(&self) -> String {
         self.advertise.clone().unwrap_or_else(|| self.listen.to_string())
+    }
+
+    /// `host:port` under which clients reach the Flight SQL door. `None` where there is none that others could be told:
+    /// no door, or one on all of a machine's addresses or on a port that is not known beforehand.
+    pub fn advertised_door(&self) -> Option<String> {
+        let flight = self.flight?;
+        let own = (flight.port() != 0 && !flight.ip().is_unspecified()).then(|| flight.to_string());
+        self.door.advertise.clone().or(own)
     }
 }
 

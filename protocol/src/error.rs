@@ -56,14 +56,16 @@ codes! {
     Execution 1008 "22000" Permanent "a value could not be computed" "check casts, divisions and ranges in the statement";
     AmbiguousTable 1009 "42P09" Permanent "a table name fits several sources" "write it as source.schema.table";
     // 2xxx: who may.
-    Unauthenticated 2001 "28000" Permanent "no valid bearer token" "pass a token that this mesh has signed";
-    TokenExpired 2002 "28000" Permanent "the bearer token has expired" "ask for a new token";
+    Unauthenticated 2001 "28000" Permanent "no valid credential" "pass a token that this mesh or an issuer that it trusts has signed, an API key, or a client certificate";
+    TokenExpired 2002 "28000" Permanent "the credential has expired" "ask for a new one";
     Denied 2003 "42501" Permanent "policy does not permit the statement" "ask for access to the named tables";
     NoPolicy 2004 "57P03" Transient "no policy actor is alive, so nothing is answered" "wait until the policy role runs again; see system.roles";
     NoDecision 2005 "42501" Permanent "a plan carries no policy decision" "this is a defect: please report it";
     AddressRefused 2006 "28000" Permanent "the credential may not be used from this address" "connect from a network on the key's allow-list";
     ScopeMissing 2007 "42501" Permanent "the credential's scopes do not cover this" "use a credential with the named scope";
     IssuerKeysMissing 2008 "57P03" Transient "the issuer's keys cannot be fetched, so its tokens cannot be checked" "see whether the issuer's key set can be reached from the node";
+    StaleDecision 2009 "40001" Transient "policies have changed since the statement was decided" "run the statement again";
+    BudgetExceeded 2010 "53400" Permanent "the statement would read more than its principal's budget" "narrow it as the message says, or ask for a larger budget";
     // 3xxx: sources and edges.
     NoEdge 3001 "57P03" Transient "no live edge serves the source" "see system.roles and system.sources";
     SourceUnreachable 3002 "08006" Transient "the source cannot be reached from its edge" "check the database and the source's options";
@@ -101,7 +103,7 @@ codes! {
     Memory 5004 "53200" Overload "the query needs more memory than its share" "narrow the statement or raise `limits.query_memory_bytes_max`";
     ShuttingDown 5005 "57P01" Transient "the node is shutting down" "connect to another node";
     DiskFull 5006 "53100" Overload "the disk is full" "free space in the node's data directory";
-    QuotaExceeded 5007 "53400" Permanent "the quota is spent (QUOTA_EXCEEDED)" "wait for the next period, or have the quota raised; see system.usage";
+    QuotaExceeded 5007 "53400" Permanent "the quota is spent (QUOTA_EXCEEDED)" "wait for the next period, or have the quota raised; see system.quotas";
     AuditUnavailable 5008 "58030" Transient "the audit log cannot be written, so nothing is answered" "see the node's log; `greylag audit verify` checks the files";
     DoorFull 5009 "53300" Overload "the door has as many clients as it takes" "close connections that are not needed, use another door, or raise `limits.door_connections_max`";
     // 6xxx: configuration and resources.

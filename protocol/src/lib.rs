@@ -4,6 +4,7 @@
 //! It is pure data and pure functions: no sockets, no clock, no tokio, no actors, no query engine. Everything
 //! that crosses a process boundary is defined here, with its limits, and nowhere else.
 
+pub mod admin;
 pub mod digest;
 pub mod error;
 pub mod filter;
@@ -17,6 +18,7 @@ pub mod principal;
 pub mod schema;
 pub mod state;
 pub mod statement;
+pub mod step;
 pub mod wire;
 
 pub use error::{ErrorClass, ErrorCode, MeshError, Result};

@@ -42,8 +42,8 @@ pub mod attribute {
     pub const ACTS_FOR: &str = "acts_for";
     /// What the credential may be used for, names between blanks. None: whatever the principal may.
     pub const SCOPES: &str = "scopes";
-    /// Which credential named the principal (`key:<id>`, `jwt:<issuer>`, `certificate:<serial>`), so that revoking it
-    /// finds what still runs by it.
+    /// Which credential named the principal (`bearer:<id>`, `key:<id>`, `jwt:<issuer>`, `certificate:<serial>`), so that
+    /// revoking it finds what still runs by it.
     pub const CREDENTIAL: &str = "credential";
     /// One attribute for each group, with this before the group's name and an empty value.
     pub const GROUP_PREFIX: &str = "group:";
@@ -56,12 +56,24 @@ pub mod attribute {
 
 /// How urgent a statement is, as its principal says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Priority {
     Low,
     #[default]
     Normal,
     High,
     Critical,
+}
+
+impl Priority {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
 }
 
 impl FromStr for Priority {

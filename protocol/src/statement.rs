@@ -10,11 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Result,
+    admin::{CheckBeside, Explanation, KeyInfo, ResourceContent, ResourceId, WhyRequest},
     error::MeshError,
     ids::{JobId, NodeId, QueryId, SourceName},
     prefix::Prefix,
     principal::Principal,
-    state::{AllowedRoles, RegisterOp, RegisterRequest, SourceSpec},
+    state::{
+        AllowedRoles, AttributeKind, GovernanceSettings, Network, QuotaKey, RegisterOp, RegisterRequest, Scope,
+        SourceSpec, TagPlace,
+    },
 };
 
 /// Batches of one result, in order, ending after the last row or at the first error. Dropping it cancels the query.
@@ -123,10 +127,9 @@ pub enum AdminCall {
     RemoveNode {
         node: NodeId,
     },
-    /// A bearer token for `subject`, valid for `ttl_secs`, signed by the mesh.
+    /// A bearer token for this principal, valid for `ttl_secs`, signed by the mesh.
     IssueBearer {
-        subject: String,
-        roles: Vec<String>,
+        principal: Principal,
         ttl_secs: u64,
     },
     /// Has a node leave its roles to others. It stays a member, and drains until it is taken back.
@@ -156,6 +159,64 @@ pub enum AdminCall {
         op: RegisterOp,
         request: Option<RegisterRequest>,
     },
+    /// Stores a policy, if it fits every table that this coordinator knows: else GL6003. `expect_version` as with sources,
+    /// here and below.
+    PutPolicy {
+        id: String,
+        text: String,
+        expect_version: Option<u64>,
+    },
+    /// Whether a policy could be stored, if this were there too.
+    CheckPolicy {
+        id: String,
+        text: String,
+        #[serde(default)]
+        beside: CheckBeside,
+    },
+    DropPolicy {
+        id: String,
+    },
+    /// Puts a tag on these places and no others; none: it is dropped.
+    PutTag {
+        tag: String,
+        places: Vec<TagPlace>,
+        expect_version: Option<u64>,
+    },
+    /// Attributes of principals that policies use by name. `None`: it is declared no more.
+    DeclareAttribute {
+        name: String,
+        kind: Option<AttributeKind>,
+    },
+    PutSettings {
+        settings: Box<GovernanceSettings>,
+        expect_version: Option<u64>,
+    },
+    /// Micro-credits in each period; `None`: no limit.
+    SetQuota {
+        key: QuotaKey,
+        limit: Option<u64>,
+    },
+    /// A key that stands for this principal. Its secret is in the reply and nowhere else. `ttl_secs` `None`: until it is
+    /// revoked.
+    CreateKey {
+        principal: Principal,
+        scopes: Vec<Scope>,
+        networks: Vec<Network>,
+        ttl_secs: Option<u64>,
+    },
+    /// Keys in order of id, those after the one named.
+    ListKeys {
+        after: Option<String>,
+    },
+    RevokeKey {
+        id: String,
+    },
+    /// A declared resource as it is.
+    ShowResource {
+        of: ResourceId,
+    },
+    /// What would come of a statement of somebody's, and why. Nothing is run.
+    Why(Box<WhyRequest>),
 }
 
 /// A join token as it may be shown.
@@ -191,6 +252,23 @@ pub enum AdminReply {
         version: u64,
         value: Option<String>,
     },
+    /// A new key, as it is presented to doors. Nobody is told again.
+    Key {
+        id: String,
+        key: String,
+    },
+    Keys {
+        keys: Vec<KeyInfo>,
+        /// There are others after these.
+        more: bool,
+    },
+    /// A policy could be stored, and reaches so many tables.
+    Fits {
+        tables: u64,
+    },
+    /// `None`: there is none.
+    Resource(Option<ResourceContent>),
+    Why(Box<Explanation>),
     Done,
 }
 

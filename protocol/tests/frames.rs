@@ -93,6 +93,22 @@ fn answers_carried_as_results_come_back() {
     comes_back(FrameKind::Control, &Err::<ControlReply, _>(MeshError::roll(&mut dice)));
 }
 
+/// Doors carry them as JSON.
+#[test]
+fn admin_calls_and_replies_come_back_from_json() {
+    use generate::messages::Each;
+    use greylag_protocol::statement::{AdminCall, AdminReply};
+    fn comes_back<T: serde::Serialize + serde::de::DeserializeOwned>(message: &T) {
+        let text = serde_json::to_string(message).unwrap();
+        let read: T = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+    }
+    for seed in 0..50 {
+        AdminCall::each(&mut Dice::new(seed)).iter().for_each(comes_back);
+        AdminReply::each(&mut Dice::new(seed)).iter().for_each(comes_back);
+    }
+}
+
 proptest! {
     #![proptest_config(cases(24))]
 

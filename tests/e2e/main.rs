@@ -4,6 +4,8 @@
 
 mod cli;
 mod databases;
+mod doors;
+mod governed;
 mod kills;
 mod lifetime;
 mod membership;

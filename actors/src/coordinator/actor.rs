@@ -11,13 +11,14 @@ use greylag_protocol::{
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::time::Instant;
 
-use super::{Coordinator, catalog::CatalogHandle};
-use crate::{NodeCtx, RoleMessage, Wire, directory::RoleGuard, observation};
+use super::{Coordinator, catalog::CatalogHandle, watch_revocations};
+use crate::{NodeCtx, RoleMessage, Wire, directory::RoleGuard, observation, task::TaskGuard};
 
 pub struct CoordinatorActor;
 
 pub struct State {
     coordinator: Arc<Coordinator>,
+    _revocations: TaskGuard,
     /// Dropped with the actor: doors find no coordinator then.
     _guards: [RoleGuard; 2],
 }
@@ -32,7 +33,8 @@ impl Actor for CoordinatorActor {
         let coordinator = Arc::new(Coordinator::new(ctx.clone(), myself.get_cell(), catalog));
         let offered = ctx.directory.offer(Role::Coordinator, coordinator.clone());
         let entered = ctx.directory.enter(Role::Coordinator, myself);
-        Ok(State { coordinator, _guards: [offered, entered] })
+        let watching = watch_revocations(Arc::downgrade(&coordinator), ctx.clone());
+        Ok(State { coordinator, _revocations: TaskGuard::control(watching), _guards: [offered, entered] })
     }
 
     async fn handle(
@@ -97,6 +99,10 @@ impl State {
                 let rows = self.coordinator.circuits.rows(self.coordinator.ctx.node, Instant::now());
                 let (rows, truncated) = observation::fitting(rows);
                 ControlReply::Circuits { rows, truncated }
+            }
+            ControlRequest::ObserveUsage => {
+                let (rows, truncated) = observation::fitting(self.coordinator.ctx.quota.usage());
+                ControlReply::Usage { rows, truncated }
             }
             ControlRequest::IssueBearer(request) => super::bearer::answer(&self.coordinator.ctx, &request),
             request => observation::answer(&self.coordinator.ctx, &request).unwrap_or_else(|| {

@@ -8,11 +8,12 @@ use std::{sync::Arc, time::Duration};
 use greylag_protocol::{
     ErrorCode, MeshError, NodeId, Result,
     messages::control::{BearerClaim, BearerRequest, ControlReply, ControlRequest},
+    principal::Principal,
     state::{MemberStatus, Role},
     statement::AdminReply,
 };
 
-use super::admin::ttl_ms;
+use super::admin::{check_principal, ttl_ms};
 use crate::NodeCtx;
 
 /// Longest validity of a bearer token.
@@ -22,15 +23,10 @@ const CLAIM_AGE_MAX: Duration = Duration::from_secs(60);
 /// Coordinators asked, one after another.
 const ASKED_MAX: usize = 5;
 
-pub(super) async fn issue(
-    ctx: &Arc<NodeCtx>,
-    subject: String,
-    roles: Vec<String>,
-    ttl_secs: u64,
-) -> Result<AdminReply> {
-    check(&subject, ttl_secs)?;
+pub(super) async fn issue(ctx: &Arc<NodeCtx>, principal: Principal, ttl_secs: u64) -> Result<AdminReply> {
+    check(&principal, ttl_secs)?;
     if ctx.mesh.authority().is_some() {
-        return sign(ctx, &subject, &roles, ttl_secs).map(|token| AdminReply::Token { token });
+        return sign(ctx, &principal, ttl_secs).map(|token| AdminReply::Token { token });
     }
     let (peers, within) = (ctx.peers()?, Duration::from_millis(ctx.timing.call_timeout_ms));
     let message = "this node does not keep the mesh's authority, and no coordinator that does can be reached";
@@ -40,8 +36,7 @@ pub(super) async fn issue(
             asker: ctx.node,
             keeper,
             asked_unix_ms: ctx.seams.clock.unix_ms(),
-            subject: subject.clone(),
-            roles: roles.clone(),
+            principal: principal.clone(),
             ttl_secs,
         };
         let signature = ctx.mesh.sign(&claim.signed_bytes()?);
@@ -59,8 +54,8 @@ pub(super) async fn issue(
 pub(super) fn answer(ctx: &NodeCtx, request: &BearerRequest) -> ControlReply {
     let claim = &request.claim;
     let answered = check_claim(ctx, request)
-        .and_then(|()| check(&claim.subject, claim.ttl_secs))
-        .and_then(|()| sign(ctx, &claim.subject, &claim.roles, claim.ttl_secs));
+        .and_then(|()| check(&claim.principal, claim.ttl_secs))
+        .and_then(|()| sign(ctx, &claim.principal, claim.ttl_secs));
     answered.map_or_else(ControlReply::Error, ControlReply::Bearer)
 }
 
@@ -77,18 +72,16 @@ fn check_claim(ctx: &NodeCtx, BearerRequest { claim, signature }: &BearerRequest
     Ok(())
 }
 
-fn check(subject: &str, ttl_secs: u64) -> Result<()> {
-    if subject.trim().is_empty() {
-        return Err(MeshError::new(ErrorCode::InvalidResource, "`subject` must not be empty"));
-    }
+fn check(principal: &Principal, ttl_secs: u64) -> Result<()> {
+    check_principal(principal)?;
     ttl_ms(ttl_secs, BEARER_TTL_MAX).map(|_| ())
 }
 
-fn sign(ctx: &NodeCtx, subject: &str, roles: &[String], ttl_secs: u64) -> Result<String> {
+fn sign(ctx: &NodeCtx, principal: &Principal, ttl_secs: u64) -> Result<String> {
     let missing = |message: &str| MeshError::new(ErrorCode::Unsupported, message).at_node(ctx.node);
     let authority = ctx.mesh.authority().ok_or_else(|| missing("this node does not keep the mesh's authority"))?;
     let issuer = ctx.bearer.as_ref().ok_or_else(|| missing("this node has no door that issues bearer tokens"))?;
-    issuer.issue(&authority, subject, roles, ttl_secs, ctx.seams.clock.unix_ms())
+    issuer.issue(&authority, principal, ttl_secs, ctx.seams.clock.unix_ms())
 }
 
 /// Other coordinators that vote and are there: voters keep the authority.

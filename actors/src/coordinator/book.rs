@@ -54,6 +54,12 @@ impl<R: Clone> Book<R> {
         pages.open.values().rev().chain(pages.past.iter().rev()).cloned().collect()
     }
 
+    /// Shows every row to somebody, in no order.
+    pub fn visit(&self, mut look: impl FnMut(&R)) {
+        let pages = self.pages();
+        pages.open.values().chain(&pages.past).for_each(&mut look);
+    }
+
     fn pages(&self) -> MutexGuard<'_, Pages<R>> {
         self.shared.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }

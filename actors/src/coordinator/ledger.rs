@@ -2,14 +2,19 @@
 //! `system.subqueries` show them.
 
 use greylag_protocol::{
-    MeshError,
+    Epoch, ErrorCode, MeshError, QueryId,
     messages::control::{QueryRow, SubqueryRow},
+    step::{Step, StepTimes},
 };
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use super::{
     book::{Book, Entry},
     query::core::Stage,
+};
+use crate::{
+    measure::{self, Outcome},
+    turnstile::Position,
 };
 
 /// Statements remembered after they have ended.
@@ -31,6 +36,10 @@ struct QueryProgress {
     row: QueryRow,
     stage: Stage,
     since: Instant,
+    /// While it waits for its turn.
+    position: Option<Position>,
+    /// Of its error.
+    code: Option<ErrorCode>,
 }
 
 impl QueryProgress {
@@ -38,12 +47,8 @@ impl QueryProgress {
     fn settle(&mut self, now: Instant) {
         let spent = now.saturating_duration_since(self.since).as_micros() as u64;
         self.since = now;
-        match self.stage {
-            Stage::Queued => self.row.admission_us += spent,
-            Stage::Resolving | Stage::Deciding => self.row.decision_us += spent,
-            Stage::Planning => self.row.planning_us += spent,
-            Stage::Running { .. } | Stage::Restarting { .. } => self.row.execution_us += spent,
-            Stage::Done | Stage::Failed | Stage::Cancelled => {}
+        if let Some(step) = self.stage.step() {
+            self.row.times.add(step, spent);
         }
     }
 }
@@ -73,8 +78,9 @@ impl Ledger {
     /// Opens a statement's row, in the state `queued`.
     pub fn query(&self, mut row: QueryRow) -> QueryEntry {
         row.sql = cut(&row.sql);
-        row.state = Stage::Queued.name().into();
-        QueryEntry(self.queries.open(QueryProgress { row, stage: Stage::Queued, since: Instant::now() }))
+        let stage = Stage::Before(Step::Admission);
+        row.state = stage.name().into();
+        QueryEntry(self.queries.open(QueryProgress { row, stage, since: Instant::now(), position: None, code: None }))
     }
 
     /// Opens an attempt's row, in the state `running`.
@@ -89,9 +95,19 @@ impl Ledger {
         let now = Instant::now();
         let settled = |mut progress: QueryProgress| {
             progress.settle(now);
+            progress.row.queue_position = progress.position.and_then(|position| position.ahead());
             progress.row
         };
         self.queries.rows().into_iter().map(settled).collect()
+    }
+
+    /// Shows the attempts of one statement, as far as they are remembered.
+    pub fn attempts_of(&self, query: QueryId, mut look: impl FnMut(&SubqueryRow)) {
+        self.attempts.visit(|progress| {
+            if progress.row.query == query {
+                look(&progress.row);
+            }
+        });
     }
 
     /// Running attempts first, then the latest.
@@ -118,33 +134,79 @@ impl QueryEntry {
         });
     }
 
-    pub fn rows(&self, rows: u64) {
-        self.0.change(|progress| progress.row.rows += rows);
+    pub fn waits(&self, position: Position) {
+        self.0.change(|progress| progress.position = Some(position));
+    }
+
+    pub fn decided(&self, epoch: Epoch) {
+        self.0.change(|progress| progress.row.epoch = Some(epoch));
+    }
+
+    /// Time of steps that are parts of another, in which it is counted already.
+    pub fn times(&self, times: &StepTimes) {
+        self.0.change(|progress| times.iter().for_each(|(step, us)| progress.row.times.add(step, us)));
+    }
+
+    pub fn rows(&self, rows: u64, bytes: u64) {
+        self.0.change(|progress| {
+            progress.row.rows += rows;
+            progress.row.bytes += bytes;
+        });
+        measure::returned(rows, bytes);
+    }
+
+    pub fn charged(&self, cost: u64) {
+        self.0.change(|progress| progress.row.cost = cost);
+    }
+
+    /// The row as it stands.
+    pub fn row(&self) -> Option<QueryRow> {
+        self.0.change(|progress| {
+            progress.settle(Instant::now());
+            progress.row.clone()
+        })
     }
 
     /// A new run: rows of the last one did not count.
     pub fn restarted(&self) {
+        measure::query_restarted();
         self.0.change(|progress| {
             progress.row.restarts += 1;
             progress.row.rows = 0;
+            progress.row.bytes = 0;
         });
     }
 
     pub fn error(&self, error: &MeshError) {
-        self.0.change(|progress| progress.row.error = Some(error.to_string()));
+        self.0.change(|progress| {
+            progress.row.error = Some(error.to_string());
+            progress.code = Some(error.code);
+        });
     }
 }
 
 impl Drop for QueryEntry {
     fn drop(&mut self) {
-        self.0.change(|progress| {
+        let ended = self.0.change(|progress| {
             progress.settle(Instant::now());
             if !progress.stage.is_over() {
+                progress.code.get_or_insert(ErrorCode::Internal);
                 progress.stage = Stage::Failed;
                 progress.row.state = Stage::Failed.name().into();
                 progress.row.error.get_or_insert_with(|| "GL9001: the statement's actor was lost".into());
             }
+            let outcome = match progress.stage {
+                Stage::Done => Outcome::Done,
+                Stage::Cancelled => Outcome::Cancelled,
+                _ => Outcome::Failed,
+            };
+            (progress.row.door.clone(), outcome, progress.code, progress.row.times)
         });
+        if let Some((door, outcome, code, times)) = ended {
+            measure::statement(&door, outcome, code);
+            let taken = times.iter().filter(|(_, us)| *us > 0);
+            taken.for_each(|(step, us)| measure::step(step.name(), Duration::from_micros(us)));
+        }
     }
 }
 
@@ -166,20 +228,21 @@ impl AttemptEntry {
     }
 
     pub fn done(&self) {
-        self.end("done", None);
+        self.end(Outcome::Done, None);
     }
 
     pub fn failed(&self, error: &MeshError) {
-        self.end("failed", Some(error));
+        self.end(Outcome::Failed, Some(error));
     }
 
-    fn end(&self, state: &str, error: Option<&MeshError>) {
+    fn end(&self, outcome: Outcome, error: Option<&MeshError>) {
         self.0.change(|progress| {
             if !progress.over {
                 progress.settle(Instant::now());
                 progress.over = true;
-                progress.row.state = state.into();
+                progress.row.state = outcome.as_str().into();
                 progress.row.error = error.map(MeshError::to_string);
+                measure::attempt(&progress.row.source, &progress.row.rule, outcome);
             }
         });
     }
@@ -187,7 +250,7 @@ impl AttemptEntry {
 
 impl Drop for AttemptEntry {
     fn drop(&mut self) {
-        self.end("cancelled", None);
+        self.end(Outcome::Cancelled, None);
     }
 }
 

@@ -19,6 +19,7 @@ mod jobs;
 mod ledger;
 pub mod port;
 pub mod query;
+mod rulebook;
 mod service;
 pub mod spill;
 pub mod subquery;
@@ -31,10 +32,13 @@ use std::{
 };
 
 use greylag_protocol::{
-    ErrorCode, MeshError, QueryId, Result, principal::Principal, state::Role, statement::StatementService,
+    ErrorCode, MeshError, QueryId, Result,
+    principal::{Principal, attribute},
+    state::{Governance, Role},
+    statement::StatementService,
 };
 use ractor::{ActorCell, ActorRef};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 #[cfg(test)]
 pub(crate) use self::edges::get_schema;
@@ -49,6 +53,8 @@ use crate::{ChildSpec, NodeCtx, turnstile::Turnstile};
 
 /// Longest wait for a role of this node that is being restarted.
 pub const HANDLE_WAIT_MAX: Duration = Duration::from_millis(1_000);
+/// Longest time until a statement is stopped whose key has expired.
+const REVOCATION_LOOK: Duration = Duration::from_millis(1_000);
 
 /// The role's actor, for the supervisor of roles. One on a node.
 pub fn child_spec(ctx: &Arc<NodeCtx>) -> ChildSpec {
@@ -77,6 +83,8 @@ pub struct Coordinator {
 
 struct Running {
     principal: String,
+    /// What named the principal: whoever revokes it stops the statement.
+    credential: Option<String>,
     actor: ActorRef<QueryMessage>,
 }
 
@@ -97,8 +105,9 @@ impl Coordinator {
     }
 
     /// Makes a statement's actor findable for as long as what is returned is kept.
-    fn register(self: &Arc<Self>, query: QueryId, principal: &str, actor: ActorRef<QueryMessage>) -> Registered {
-        let running = Running { principal: principal.to_owned(), actor };
+    fn register(self: &Arc<Self>, query: QueryId, principal: &Principal, actor: ActorRef<QueryMessage>) -> Registered {
+        let credential = principal.attribute(attribute::CREDENTIAL).map(str::to_owned);
+        let running = Running { principal: principal.id.clone(), credential, actor };
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(query, running);
         Registered { coordinator: self.clone(), query }
     }
@@ -112,6 +121,37 @@ impl Coordinator {
         }
         let asked = Event::CancelAsked { by: principal.id.clone() };
         Ok(found.actor.cast(QueryMessage::Happened(asked)).is_ok())
+    }
+}
+
+impl Coordinator {
+    /// Stops what runs by credentials that are good for nothing any more.
+    fn stop_revoked(&self, governance: &Governance, now_unix_ms: u64) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_key = running.values().filter_map(|r| Some((r, r.credential.as_deref()?.strip_prefix("key:")?)));
+        for (running, id) in by_key {
+            let good = governance.keys.get(id).is_some_and(|key| {
+                key.revoked_unix_ms.is_none() && key.expires_unix_ms.is_none_or(|at| now_unix_ms < at)
+            });
+            if !good {
+                // One that has ended needs no news.
+                let _ = running.actor.cast(QueryMessage::Happened(Event::CredentialRevoked));
+            }
+        }
+    }
+}
+
+/// Runs until the mesh has closed: looks whenever the log has changed, and now and then for keys that expire.
+async fn watch_revocations(coordinator: std::sync::Weak<Coordinator>, ctx: Arc<NodeCtx>) {
+    let mut states = ctx.mesh.watch();
+    loop {
+        let state = states.borrow_and_update().clone();
+        let Some(coordinator) = coordinator.upgrade() else { return };
+        coordinator.stop_revoked(&state.governance, ctx.seams.clock.unix_ms());
+        drop(coordinator);
+        if matches!(timeout(REVOCATION_LOOK, states.changed()).await, Ok(Err(_))) {
+            return;
+        }
     }
 }
 

@@ -87,6 +87,11 @@ impl Statements {
         self.check_stays()?;
         let busy = self.ctx.work.begin(Role::Coordinator).map_err(|error| error.at_node(self.ctx.node))?;
         let coordinator = self.coordinator().await?;
+        // Nothing is begun that could not be recorded.
+        let admission = match goal {
+            Goal::Execute => Some(self.ctx.audit.admit()?),
+            Goal::Describe => None,
+        };
         let standard = Duration::from_millis(self.ctx.timing.statement_timeout_ms);
         let time = session.options.timeout.unwrap_or(standard).min(TIMEOUT_MAX);
         let (announce, announced) = oneshot::channel();
@@ -100,6 +105,7 @@ impl Statements {
             deadline: Instant::now() + time,
             announce,
             busy,
+            admission,
         };
         let cell = coordinator.cell.clone();
         let (actor, _) = Actor::spawn_linked(None, QueryActor, (coordinator, job), cell).await.map_err(|error| {
@@ -207,6 +213,6 @@ impl StatementService for Statements {
     }
 
     async fn admin(&self, session: &Session, call: AdminCall) -> Result<AdminReply> {
-        admin::run(&self.ctx, session, call).await
+        admin::run(&self.coordinator().await?, session, call).await
     }
 }

@@ -16,6 +16,8 @@ pub struct Facts {
     pub source: SourceName,
     /// Epoch of the replicated state as far as it has been applied here.
     pub epoch: Epoch,
+    /// Epoch of the last change of policies in it.
+    pub decided_since: Epoch,
     pub now_unix_ms: u64,
     /// Whether the signer holds the coordinator role in that state.
     pub signer_coordinates: bool,
@@ -60,6 +62,9 @@ pub fn check(subquery: &Subquery, signer: NodeId, facts: &Facts) -> Check {
         }
         return Check::WaitForEpoch(subquery.epoch);
     }
+    if subquery.epoch < facts.decided_since {
+        return Check::Refuse(stale(subquery.epoch, facts.decided_since).at_node(facts.node));
+    }
     if !facts.signature_holds {
         return refuse(ErrorCode::BadSignature, format!("the signature of {signer} does not hold"));
     }
@@ -67,6 +72,12 @@ pub fn check(subquery: &Subquery, signer: NodeId, facts: &Facts) -> Check {
         return refuse(ErrorCode::BadSignature, format!("{signer} does not hold the coordinator role"));
     }
     Check::Run
+}
+
+/// GL2009.
+pub fn stale(decided: Epoch, since: Epoch) -> MeshError {
+    let message = format!("the statement was decided at epoch {decided}, and policies have changed at {since}");
+    MeshError::new(ErrorCode::StaleDecision, message)
 }
 
 #[cfg(test)]
@@ -104,6 +115,7 @@ mod tests {
             node: NodeId(2),
             source: SourceName::new("orders").unwrap(),
             epoch: Epoch(5),
+            decided_since: Epoch(5),
             now_unix_ms: 1_000,
             signer_coordinates: true,
             signature_holds: true,
@@ -138,6 +150,14 @@ mod tests {
             assert_eq!(code(&skewed, &facts()), Some(ErrorCode::ClockSkew));
             assert!(ErrorCode::ClockSkew.class() == ErrorClass::Transient);
         }
+    }
+
+    #[test]
+    fn what_was_decided_before_the_last_change_of_policies_is_refused() {
+        let later = Facts { epoch: Epoch(9), decided_since: Epoch(6), ..facts() };
+        assert_eq!(code(&subquery(), &later), Some(ErrorCode::StaleDecision));
+        assert_eq!(code(&Subquery { epoch: Epoch(6), ..subquery() }, &later), None);
+        assert_eq!(code(&subquery(), &Facts { epoch: Epoch(9), ..facts() }), None, "other things have changed");
     }
 
     #[test]

@@ -212,6 +212,7 @@ async fn vouch(ctx: &NodeCtx, signed: &SignedSubquery, subquery: &Subquery) -> R
             node: ctx.node,
             source: subquery.source.clone(),
             epoch: state.epoch,
+            decided_since: state.governance.decided_since,
             now_unix_ms: ctx.seams.clock.unix_ms(),
             signer_coordinates: state.holds(signed.signer, &Role::Coordinator),
             signature_holds: ctx.mesh.verify(signed.signer, &signed.payload, &signed.signature).is_ok(),

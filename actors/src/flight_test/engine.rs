@@ -19,7 +19,7 @@ use greylag_protocol::{
 
 use super::source::{AFTER, schema};
 use crate::planner::port::{
-    Catalog, ExecutablePlan, KeysetPlan, PlanRequest, QueryEngine, RestAfter, SubqueryOpener, SubqueryPlan,
+    Catalog, Estimate, ExecutablePlan, KeysetPlan, PlanRequest, QueryEngine, RestAfter, SubqueryOpener, SubqueryPlan,
     SystemTables, Touched,
 };
 
@@ -57,7 +57,7 @@ impl QueryEngine for FakeEngine {
         }
         tables.sort();
         tables.dedup();
-        Ok(Touched { action: Action::Select, tables })
+        Ok(Touched { action: Action::Select, tables, redacted: sql.to_owned() })
     }
 
     async fn plan(&self, request: PlanRequest) -> Result<Arc<dyn ExecutablePlan>> {
@@ -72,6 +72,7 @@ impl QueryEngine for FakeEngine {
                 sql: format!("SELECT k, v FROM t /* {source} */"),
                 schema: schema(),
                 blocks_consumer: words[0] == "build",
+                estimate: Some(Estimate { rows: 1_000, bytes: 64_000 }),
             })
         });
         let schema = match words[..] {

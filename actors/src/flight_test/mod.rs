@@ -3,8 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admin_test;
 mod engine;
+mod governance_test;
 mod limits_test;
+mod quota_test;
 mod restart_test;
 mod source;
 mod steps_test;
@@ -27,7 +30,7 @@ use greylag_protocol::{
     frame::StreamTag,
     messages::join::Authority,
     principal::{Principal, PrincipalKind},
-    state::{Role, SourceSpec},
+    state::{Command, GovernCommand, Role, SourceSpec},
     statement::{AdminCall, AdminReply, Delivery, RunningStatement, Session, SessionOptions, StatementService},
 };
 
@@ -36,6 +39,7 @@ use self::{
     source::{FakeConnectors, FakeSource, NoSecrets, value},
 };
 use crate::{
+    audit::{AuditParts, MemoryPlace},
     coordinator::{self, port::BearerIssuer},
     edge,
     fixture::{PATIENCE, config, free_ports, mesh, until},
@@ -51,8 +55,8 @@ const BATCH_ROWS: u32 = 100;
 struct PlainIssuer;
 
 impl BearerIssuer for PlainIssuer {
-    fn issue(&self, _: &Authority, subject: &str, roles: &[String], ttl_secs: u64, _: u64) -> Result<String> {
-        Ok(format!("{subject} {} {ttl_secs}", roles.join(",")))
+    fn issue(&self, _: &Authority, principal: &Principal, ttl_secs: u64, _: u64) -> Result<String> {
+        Ok(format!("{} {} {ttl_secs}", principal.id, principal.roles.join(",")))
     }
 }
 
@@ -97,9 +101,11 @@ impl World {
                 connectors: Arc::new(FakeConnectors { edge: which, source: source.clone() }),
                 secrets: Arc::new(NoSecrets),
                 bearer: Some(Arc::new(PlainIssuer)),
+                hooks: Default::default(),
                 limits: limits.clone(),
                 timing: Default::default(),
                 peers: PeersKind::Stream,
+                audit: AuditParts::in_memory(MemoryPlace::default()),
             };
             let node = match &impostor {
                 Some((at, streams)) if *at == which => {
@@ -123,7 +129,21 @@ impl World {
             tokio::time::timeout(PATIENCE, ready).await.expect("no roles");
         }
         world.all_linked().await;
+        world.put_policy("anybody-reads", "permit (principal, action, resource);").await;
         world
+    }
+
+    /// Stores a policy, and waits until every node knows it.
+    async fn put_policy(&self, id: &str, text: &str) {
+        let (id, text, by) = (id.to_owned(), text.to_owned(), "tests".to_owned());
+        let put = GovernCommand::PutPolicy { id, text, by, now_unix_ms: 1, expect_version: None };
+        self.node(0).ctx().mesh.propose(Command::Govern(put)).await.unwrap();
+        self.node(0).ctx().mesh.catch_up().await.unwrap();
+        let since = self.node(0).ctx().mesh.state().governance.decided_since;
+        until("all know the policy", || {
+            self.nodes.iter().flatten().all(|n| n.ctx().mesh.state().governance.decided_since >= since)
+        })
+        .await;
     }
 
     /// A world whose source `a` has this many edges, on nodes 1...

@@ -35,6 +35,8 @@ pub enum Act {
     PanicAfter(u64),
     /// After so many rows nothing more, until the sub-query is stopped.
     HangAfter(u64),
+    /// After so many rows it waits until `FakeSource::lose` is called, and fails.
+    FailWhenTold(u64),
     /// Does not even begin.
     HangAtOnce,
     FailAtOnce(MeshError),
@@ -62,6 +64,7 @@ pub struct FakeSource {
     pub snapshot: Mutex<Option<String>>,
     /// Told when an edge begins to hang.
     pub hanging: Notify,
+    told: Notify,
     script: Mutex<Script>,
 }
 
@@ -74,6 +77,7 @@ impl FakeSource {
             one_order: AtomicBool::new(false),
             snapshot: Mutex::default(),
             hanging: Notify::new(),
+            told: Notify::new(),
             script: Mutex::default(),
         })
     }
@@ -85,6 +89,11 @@ impl FakeSource {
     /// Takes back what edges were told and have not done yet.
     pub fn forget(&self) {
         self.script.lock().unwrap().acts.clear();
+    }
+
+    /// Has those fail that wait for it.
+    pub fn lose(&self) {
+        self.told.notify_waiters();
     }
 
     pub fn asked(&self) -> Vec<usize> {
@@ -223,12 +232,20 @@ impl Connector for FakeConnector {
             async move {
                 let until = match &act {
                     Some(Act::FailAfter(rows, _) | Act::PanicAfter(rows) | Act::HangAfter(rows)) => *rows,
+                    Some(Act::FailWhenTold(rows)) => *rows,
                     _ => source.rows,
                 };
                 if sent == until {
                     return match act {
                         Some(Act::FailAfter(_, error)) => Some((Err(error), (u64::MAX, live))),
                         Some(Act::PanicAfter(_)) => panic!("the connector was told to panic"),
+                        Some(Act::FailWhenTold(_)) => {
+                            let told = source.told.notified();
+                            source.hanging.notify_one();
+                            told.await;
+                            let error = MeshError::new(ErrorCode::SourceUnreachable, "told to fail");
+                            Some((Err(error), (u64::MAX, live)))
+                        }
                         Some(Act::HangAfter(_)) => {
                             source.hanging.notify_one();
                             std::future::pending().await

@@ -93,6 +93,8 @@ async fn the_planner_plans_nothing_that_no_decision_covers() {
             options: options(),
             system: Arc::new(NoTables),
             edges: Arc::new(NoTables),
+            pins: Vec::new(),
+            steps: Vec::new(),
         };
         async move { planner.plan(asked, request).await.map(|plan| plan.subqueries().len()) }
     };
@@ -236,7 +238,7 @@ async fn tokens_are_made_for_admins_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bearer_token_is_had_at_any_node_and_by_coordinators_alone() {
     let world = World::start(2, 10, Limits::default()).await;
-    let bearer = || AdminCall::IssueBearer { subject: "ada".into(), roles: vec!["r".into()], ttl_secs: 60 };
+    let bearer = || AdminCall::IssueBearer { principal: session("ada", &["r"], options()).principal, ttl_secs: 60 };
     let keeps = |which: usize| world.node(which).ctx().mesh.authority().is_some();
     assert_ne!(keeps(0), keeps(1), "one of two votes");
     for which in [0, 1] {
@@ -244,7 +246,7 @@ async fn a_bearer_token_is_had_at_any_node_and_by_coordinators_alone() {
         assert_eq!(statements.admin(&anybody(), bearer()).await.unwrap_err().code, ErrorCode::Denied);
         let reply = statements.admin(&admin(), bearer()).await.unwrap();
         assert!(matches!(&reply, AdminReply::Token { token } if token == "ada r 60"), "{reply:?}");
-        let empty = AdminCall::IssueBearer { subject: " ".into(), roles: Vec::new(), ttl_secs: 60 };
+        let empty = AdminCall::IssueBearer { principal: session(" ", &[], options()).principal, ttl_secs: 60 };
         assert_eq!(statements.admin(&admin(), empty).await.unwrap_err().code, ErrorCode::InvalidResource);
     }
     // A request in another's name, for another node, or of long ago.
@@ -257,9 +259,9 @@ async fn a_bearer_token_is_had_at_any_node_and_by_coordinators_alone() {
         (other, other, now, Some(ErrorCode::Denied)),
         (other, keeper, now - 3_600_000, Some(ErrorCode::Denied)),
     ] {
-        let (subject, roles, ttl_secs) = ("eve".to_owned(), vec!["admin".to_owned()], 60);
+        let (principal, ttl_secs) = (session("eve", &["admin"], options()).principal, 60);
         let (of, to) = (world.id(claimed), world.id(to));
-        let claim = BearerClaim { asker: of, keeper: to, asked_unix_ms, subject, roles, ttl_secs };
+        let claim = BearerClaim { asker: of, keeper: to, asked_unix_ms, principal, ttl_secs };
         let signature = asker.mesh.sign(&claim.signed_bytes().unwrap());
         let request = ControlRequest::IssueBearer(BearerRequest { claim, signature });
         let peers = asker.peers().unwrap();

@@ -7,11 +7,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use greylag_protocol::{
-    Epoch, QueryId, Result, SourceName,
-    messages::control::{Action, TableName},
-    obligation::TableObligation,
+    Epoch, NodeId, QueryId, Result, SourceName,
+    messages::control::{Action, Decision, TableName},
+    obligation::{Notice, TableObligation},
     schema::SourceSchema,
     statement::{BatchStream, SessionOptions},
+    step::{Step, StepTimes},
 };
 
 /// What all sources offer, as one statement sees it from its first step to its last.
@@ -28,6 +29,8 @@ pub struct Touched {
     pub action: Action,
     /// Sorted, each once. `system` tables have the source `greylag` and the schema `system`.
     pub tables: Vec<TableName>,
+    /// The statement with a `?` in place of each literal, for the audit.
+    pub redacted: String,
 }
 
 /// Proof that a policy actor permitted this statement. Only the policy role can make one; the engine refuses
@@ -41,16 +44,48 @@ pub struct Permit {
     obligations: Vec<TableObligation>,
     /// For masks that keep equal values equal.
     salt: Arc<[u8]>,
+    grounds: Arc<Grounds>,
+}
+
+/// Why a statement is permitted, for `EXPLAIN` and the audit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grounds {
+    /// Nodes whose policy actors decided, each once.
+    pub decided_by: Vec<NodeId>,
+    /// Ids of the policies that determined it, sorted.
+    pub policies: Vec<String>,
+    /// What policies that do not enforce would have changed.
+    pub notices: Vec<Notice>,
+}
+
+impl Grounds {
+    /// The grounds of one more decision about the same statement.
+    pub(crate) fn add(&mut self, decision: &Decision) {
+        if !self.decided_by.contains(&decision.decided_by) {
+            self.decided_by.push(decision.decided_by);
+        }
+        self.policies.extend(decision.policies.iter().cloned());
+        self.policies.sort();
+        self.policies.dedup();
+        self.notices.extend(decision.notices.iter().cloned());
+    }
 }
 
 impl Permit {
     /// Crate-private on purpose: see `policy`.
     pub(crate) fn new(query: QueryId, epoch: Epoch, tables: Vec<TableName>) -> Self {
-        Self { query, epoch, tables, obligations: Vec::new(), salt: Arc::new([]) }
+        let (obligations, salt, grounds) = (Vec::new(), Arc::from([]), Arc::default());
+        Self { query, epoch, tables, obligations, salt, grounds }
     }
     /// With what is asked of the statement's tables.
     pub(crate) fn with_obligations(self, obligations: Vec<TableObligation>, salt: Arc<[u8]>) -> Self {
         Self { obligations, salt, ..self }
+    }
+    pub(crate) fn on(self, grounds: Grounds) -> Self {
+        Self { grounds: Arc::new(grounds), ..self }
+    }
+    pub fn grounds(&self) -> &Grounds {
+        &self.grounds
     }
     pub fn query(&self) -> QueryId {
         self.query
@@ -85,6 +120,24 @@ pub struct PlanRequest {
     pub system: Arc<dyn SystemTables>,
     /// Names a live edge for `EXPLAIN`.
     pub edges: Arc<dyn EdgeDirectory>,
+    pub pins: Vec<Pin>,
+    /// What `EXPLAIN` says of the steps that are not the engine's.
+    pub steps: Vec<(Step, String)>,
+}
+
+/// The state in which a table is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    pub table: TableName,
+    /// As the source names it.
+    pub snapshot: String,
+}
+
+/// What a sub-query will probably send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    pub rows: u64,
+    pub bytes: u64,
 }
 
 /// One sub-query of a finished plan, for `EXPLAIN` and for the coordinator.
@@ -101,6 +154,8 @@ pub struct SubqueryPlan {
     pub blocks_consumer: bool,
     /// If it is one table in the order of a key: how it can go on after a key's value.
     pub keyset: Option<KeysetPlan>,
+    /// `None`: nothing is known.
+    pub estimate: Option<Estimate>,
 }
 
 /// The rows of one table, in ascending order of an integer column that is unique and never NULL (R2).
@@ -145,6 +200,10 @@ pub trait ExecutablePlan: Send + Sync {
     fn schema(&self) -> SchemaRef;
     fn parameters(&self) -> SchemaRef;
     fn subqueries(&self) -> Vec<SubqueryPlan>;
+    /// Time that row filters and masks took to put into it.
+    fn times(&self) -> StepTimes {
+        StepTimes::default()
+    }
     /// Starts it. Work is done only as the stream is polled (and on tasks that end when it is dropped).
     fn execute(&self, opener: Arc<dyn SubqueryOpener>) -> Result<BatchStream>;
 }

@@ -1,9 +1,9 @@
 //! The policy role: decides who may do what.
 //!
-//! Owns: the decision about each statement, at an epoch of the replicated state.
-//! Asks: nobody; what it needs to know is in the state.
+//! Owns: the decision about each statement, at an epoch of the replicated state, and decisions already made.
+//! Asks: nobody; policies are in the state, and the tables' columns in the question.
 //! Is asked by: coordinators of any node, through `Peers`.
-//! On restart it loses: nothing. A question under way is asked again elsewhere.
+//! On restart it loses: decisions already made. A question under way is asked again elsewhere.
 //! On restart it recovers from: the replicated state.
 
 mod actor;

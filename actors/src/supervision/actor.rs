@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     context::ActorHome,
+    measure,
     tree::{ActorState, TreeEntry},
 };
 
@@ -313,7 +314,10 @@ impl State {
                 self.with(child, |kid| kid.timer = Some(later(me, wait, Message::Waited { child, turn })));
             }
             Effect::Show(child, shown) => self.with(child, |kid| kid.entry.set(shown)),
-            Effect::Again(child) => self.with(child, |kid| kid.entry.restarted()),
+            Effect::Again(child) => {
+                measure::actor_restarted();
+                self.with(child, |kid| kid.entry.restarted());
+            }
             Effect::Failed(child, reason) => self.failed(child, &reason),
             Effect::Forget(child) => self.forget(child),
             Effect::Melt(reason) => {

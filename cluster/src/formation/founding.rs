@@ -7,8 +7,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use greylag_protocol::{
     Epoch, ErrorCode, MeshError, MeshId, NodeId, NodeUuid, Result,
-    messages::join::{Candidate, Enrolment, JoinBody, JoinReplyBody, JoinToken},
-    state::{Command, ControlState, Grant, Member, MemberStatus, MeshFacts, Role, RoleCount, RoleWanted},
+    messages::join::{Authority, Candidate, Enrolment, JoinBody, JoinReplyBody, JoinToken},
+    state::{Command, ControlState, Grant, MaskSalt, Member, MemberStatus, MeshFacts, Role, RoleCount, RoleWanted},
 };
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -192,6 +192,7 @@ impl FoundingDesk {
                 ca_certificate: founding.ca_certificate.clone(),
                 bearer_public_key: bearer_public_key(&founding.authority)?,
                 founded_unix_ms: founding.founded_unix_ms,
+                mask_salt: mask_salt(&founding.authority),
             },
             members,
             wanted: [
@@ -204,6 +205,13 @@ impl FoundingDesk {
             grants: founding.grant.iter().cloned().collect(),
         })
     }
+}
+
+/// From what the founder keeps anyway, so that a command that is proposed again is the same. It stays when the authority
+/// is rotated.
+fn mask_salt(authority: &Authority) -> MaskSalt {
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &authority.bearer_key);
+    MaskSalt(ring::hmac::sign(&key, b"greylag mask salt").as_ref().to_vec())
 }
 
 fn member(founder: &Founder, unix_ms: u64) -> Option<Member> {

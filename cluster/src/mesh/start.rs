@@ -140,7 +140,7 @@ impl Arrival {
             name: self.config.name.clone(),
             address: self.address.clone(),
             labels: self.config.labels.clone(),
-            door: door(&self.config),
+            door: self.config.advertised_door(),
             outbound_only: self.config.outbound_only,
             knows: vec![self.uuid],
         }
@@ -180,10 +180,10 @@ impl Arrival {
 
         let gatherer = self.attend_health(&board, &raft)?;
         let (authority, rotor) = (Arc::new(self.authority(&keyring, &proposer)), self.rotor(&keyring, &proposer));
-        let serving = authority.clone().serve(board.serve(StreamTag::Authority)?);
-        self.keep(serving);
+        self.keep(authority.clone().serve(board.serve(StreamTag::Authority)?));
         let admissions = Arc::new(self.admissions(&membership, authority, &proposer));
-        match founding.filter(|_| raft.state().mesh.is_none()) {
+        let founded = founding.is_some() && raft.state().mesh.is_none();
+        match founding.filter(|_| founded) {
             Some(founding) => {
                 let founding = FoundingDesk::new(founding, self.store.clone(), self.seams.clock.clone(), self.life())?;
                 let founding = Arc::new(founding);
@@ -198,13 +198,13 @@ impl Arrival {
             part = taking_part => part?,
             error = raft.stopped() => return Err(error),
         }
-        let describing = settle::describe(proposer.clone(), self.candidate());
-        self.keep(describing);
+        self.keep(settle::describe(proposer.clone(), self.candidate()));
         tracing::info!(node = %me, mesh = %membership.mesh, "the node is a member");
         Ok(Mesh {
             inner: Arc::new(Inner {
                 me,
                 id: membership.mesh,
+                founded,
                 seams: self.seams,
                 key: self.key,
                 raft,
@@ -334,7 +334,7 @@ fn advertised(config: &NodeConfig, endpoint: &Endpoint) -> Result<String> {
 /// Whether the mesh would take a node that says so much of itself, and so many to found it. GL6001 if not.
 fn check_size(config: &NodeConfig, address: &str) -> Result<()> {
     let labels: usize = config.labels.iter().map(|(key, value)| key.len() + value.len()).sum();
-    let door = door(config).map_or(0, |door| door.len());
+    let door = config.advertised_door().map_or(0, |door| door.len());
     let wrong = |message: String| Err(MeshError::new(ErrorCode::InvalidConfig, message));
     if config.name.len() + address.len() + door + labels + PUBLIC_KEY_BYTES > MEMBER_BYTES_MAX {
         return wrong(format!("`name`, `advertise` and `labels` together are over {MEMBER_BYTES_MAX} bytes"));
@@ -343,11 +343,6 @@ fn check_size(config: &NodeConfig, address: &str) -> Result<()> {
         return wrong(format!("`expect` is over {FOUNDERS_MAX}: found the mesh with fewer nodes, the others can join"));
     }
     Ok(())
-}
-
-/// `host:port` of the door, if it is known before the door is open.
-fn door(config: &NodeConfig) -> Option<String> {
-    config.flight.filter(|door| door.port() != 0).map(|door| door.to_string())
 }
 
 /// A token as configured: itself, or a reference to it.

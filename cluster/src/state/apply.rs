@@ -1,17 +1,17 @@
 //! The one function that changes the replicated state: the same commands in the same order give the same state on every
 //! node. It reads no clock (commands carry the leader's), draws no random number and iterates only ordered maps.
 //!
-//! INVARIANT: a refusal changes nothing, and the epoch is raised if and only if something but a register has changed. Every
-//! command may be proposed again after a lost reply: the second time it changes nothing.
+//! INVARIANT: a refusal changes nothing, and the epoch is raised if and only if something has changed that is planned by:
+//! not by registers, leases on quotas, uses of keys and audit heads. Every command may be proposed again after a lost reply: the second time it changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use greylag_protocol::{
     Epoch, ErrorCode, MeshError, NodeId, Result,
-    state::{Command, ControlState, Grant, Member, MeshFacts, Outcome, Role, RoleChange, RoleWanted},
+    state::{Command, ControlState, Grant, Member, MeshFacts, Outcome, QuotaOutcome, Role, RoleChange, RoleWanted},
 };
 
-use super::{MEMBERS_MAX, WANTED_BYTES_MAX, authority, grants, members, registers, sources};
+use super::{MEMBERS_MAX, WANTED_BYTES_MAX, authority, governance, grants, members, registers, sources};
 
 /// What a command came to, before the epoch is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,7 @@ pub(super) enum Change {
     Admitted { node: NodeId, new: bool },
     Source { version: u64, changed: bool },
     Register { version: u64, value: Option<String> },
+    Quota(QuotaOutcome),
 }
 
 impl Change {
@@ -37,7 +38,7 @@ pub fn apply(state: &mut ControlState, command: &Command) -> Outcome {
         Err(refusal) => return Outcome::Refused(refusal),
     };
     let changed = match change {
-        Change::None | Change::Register { .. } => false,
+        Change::None | Change::Register { .. } | Change::Quota(_) => false,
         Change::Made => true,
         Change::Admitted { new, .. } => new,
         Change::Source { changed, .. } => changed,
@@ -50,6 +51,7 @@ pub fn apply(state: &mut ControlState, command: &Command) -> Outcome {
         Change::Admitted { node, .. } => Outcome::Admitted { node, epoch: state.epoch },
         Change::Source { version, changed } => Outcome::Applied { version, changed },
         Change::Register { version, value } => Outcome::Register { version, value },
+        Change::Quota(outcome) => Outcome::Quota(outcome),
     }
 }
 
@@ -87,6 +89,8 @@ fn change(state: &mut ControlState, command: &Command) -> Result<Change> {
         Command::Certified { node, authority } => authority::certified(state, *node, authority),
         Command::EndRotation { former_ca } => Ok(authority::end_rotation(state, former_ca)),
         Command::Register { name, op, request } => registers::change(state, name, op, request),
+        Command::Govern(command) => governance::govern(state, command),
+        Command::Quota(command) => governance::quota(&mut state.governance.quotas, command).map(Change::Quota),
         Command::Rest { node, roles } => members::rest(state, *node, roles),
     }
 }
@@ -123,6 +127,7 @@ fn form(
     state.members = members.iter().map(|m| (m.id, m.clone())).collect();
     state.wanted = wanted.clone();
     state.grants = grants.iter().map(|g| (g.id.clone(), g.clone())).collect();
+    state.governance = governance::founding();
     state.mesh = Some(facts.clone());
     Ok(Change::Made)
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use greylag_protocol::{
     MeshId, NodeId, NodeUuid, SourceName,
-    state::{Command, Grant, Member, MemberStatus, MeshFacts, SourceSpec},
+    principal::{Principal, PrincipalKind},
+    state::{ApiKey, Command, Grant, Member, MemberStatus, MeshFacts, SourceSpec},
 };
 use uuid::Uuid;
 
@@ -38,6 +39,7 @@ pub(crate) fn facts() -> MeshFacts {
         ca_certificate: vec![1; 300],
         bearer_public_key: vec![2; 32],
         founded_unix_ms: 1,
+        mask_salt: Default::default(),
     }
 }
 
@@ -57,5 +59,20 @@ pub(crate) fn source(name: &str) -> SourceSpec {
         options: BTreeMap::from([("path".to_owned(), "/data/x.db".to_owned())]),
         labels: BTreeMap::from([("site".to_owned(), "a".to_owned())]),
         replicas: 2,
+    }
+}
+
+pub(crate) fn key(id: &str, secret: u8) -> ApiKey {
+    let principal = Principal { id: "ada".into(), kind: PrincipalKind::Person, roles: vec![], attributes: [].into() };
+    ApiKey {
+        id: id.into(),
+        secret_hash: [secret; 32],
+        principal,
+        scopes: [].into(),
+        networks: vec![],
+        created_unix_ms: 1,
+        expires_unix_ms: None,
+        revoked_unix_ms: None,
+        last_used_unix_ms: None,
     }
 }

@@ -7,6 +7,7 @@
 mod apply;
 mod archive;
 mod authority;
+mod governance;
 mod grants;
 mod members;
 mod registers;
@@ -41,6 +42,28 @@ pub const REGISTER_NAME_BYTES_MAX: usize = 128;
 pub const REGISTER_VALUE_BYTES_MAX: usize = 4 << 10;
 /// Last changes of registers that are remembered, so that one which is asked for again is not made again.
 pub const REGISTER_CHANGES_REMEMBERED: usize = 1024;
+/// Names of policies, tags, attributes, organisations, and patterns for them, bytes.
+pub const GOVERNANCE_NAME_BYTES_MAX: usize = 256;
+/// Policies at a time.
+pub const POLICIES_MAX: usize = 2_000;
+/// A policy's text, bytes.
+pub const POLICY_BYTES_MAX: usize = 16 << 10;
+/// All policies' texts together, bytes.
+pub const POLICIES_BYTES_MAX: usize = 4 << 20;
+/// Tags at a time, and places that one of them is on.
+pub const TAGS_MAX: usize = 128;
+pub const TAG_PLACES_MAX: usize = 64;
+/// Declared attributes of principals.
+pub const ATTRIBUTES_MAX: usize = 256;
+/// Budgets, and weights of organisations, in the settings.
+pub const SETTINGS_LISTED_MAX: usize = 1024;
+/// API keys at a time.
+pub const KEYS_MAX: usize = 4 << 10;
+/// What a key says of its principal, bytes.
+pub const KEY_BYTES_MAX: usize = 1 << 10;
+/// Quotas at a time, and open leases of one.
+pub const QUOTAS_MAX: usize = 1024;
+pub const LEASES_MAX: usize = 256;
 
 #[cfg(test)]
 mod apply_test;

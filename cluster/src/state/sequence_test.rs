@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use greylag_protocol::{
     Epoch, NodeId, SourceName,
     state::{
-        Command, ControlState, Member, MemberStatus, Outcome, RegisterExpect, RegisterOp, RegisterRequest, Registers,
-        Role, RoleChange, RoleCount, RoleWanted, Rotation, SourceSpec,
+        AttributeKind, AuditHead, Command, ControlState, GovernCommand, GovernanceSettings, LeaseId, Member,
+        MemberStatus, Outcome, Period, QuotaCommand, QuotaKey, RegisterExpect, RegisterOp, RegisterRequest, Registers,
+        Role, RoleChange, RoleCount, RoleWanted, Rotation, SourceSpec, TagPlace,
     },
 };
 use proptest::prelude::*;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     apply, decode_snapshot, encode_snapshot,
-    fixture::{form, grant, member, source},
+    fixture::{form, grant, key, member, source},
 };
 
 fn status() -> impl Strategy<Value = MemberStatus> {
@@ -51,6 +52,52 @@ fn register() -> impl Strategy<Value = Command> {
         op,
         request: RegisterRequest { id: Uuid::from_u128(id), after: 0 },
     })
+}
+
+fn govern() -> impl Strategy<Value = Command> {
+    let name = || prop_oneof!["a", "b"];
+    let version = || prop::option::of(0u64..3);
+    prop_oneof![
+        3 => (name(), "[xy]", version(), 0u64..9).prop_map(|(id, text, expect_version, now_unix_ms)| {
+            GovernCommand::PutPolicy { id, text, by: "ada".to_owned(), now_unix_ms, expect_version }
+        }),
+        1 => name().prop_map(|id| GovernCommand::DropPolicy { id }),
+        2 => (name(), prop::collection::vec(name(), 0..2), version()).prop_map(|(tag, tables, expect_version)| {
+            let places = tables.into_iter().map(|tables| TagPlace { tables, columns: None }).collect();
+            GovernCommand::PutTag { tag, places, expect_version }
+        }),
+        2 => (name(), any::<bool>()).prop_map(|(name, declared)| GovernCommand::DeclareAttribute {
+            name,
+            kind: declared.then_some(AttributeKind::Text),
+        }),
+        1 => (name(), version()).prop_map(|(environment, expect_version)| GovernCommand::PutSettings {
+            settings: Box::new(GovernanceSettings { environment, ..GovernanceSettings::default() }),
+            expect_version,
+        }),
+        2 => (name(), 0u8..3).prop_map(|(id, secret)| GovernCommand::PutKey { key: Box::new(key(&id, secret)) }),
+        2 => name().prop_map(|id| GovernCommand::RevokeKey { id, now_unix_ms: 5 }),
+        2 => (name(), 0u64..9).prop_map(|used| GovernCommand::KeysUsed { uses: vec![used] }),
+        2 => (node(), 1u64..4, 0u8..2).prop_map(|(node, sequence, hash)| GovernCommand::AuditHead {
+            head: AuditHead { node, sequence, hash: [hash; 32] },
+        }),
+    ]
+    .prop_map(Command::Govern)
+}
+
+fn quota() -> impl Strategy<Value = Command> {
+    let key =
+        prop_oneof!["a", "b"].prop_map(|organisation| QuotaKey { organisation, agent: None, period: Period::Hour });
+    let lease = || (node(), 1u64..4).prop_map(|(node, sequence)| LeaseId { node, incarnation: 1, sequence });
+    let amount = || 0u64..9;
+    prop_oneof![
+        (key.clone(), prop::option::of(0u64..20))
+            .prop_map(|(key, limit)| { QuotaCommand::SetLimit { key, limit, now_unix_ms: 5 } }),
+        (key.clone(), lease(), amount(), amount())
+            .prop_map(|(key, lease, need, want)| { QuotaCommand::Lease { key, lease, need, want, now_unix_ms: 5 } }),
+        (key, lease(), amount(), any::<bool>())
+            .prop_map(|(key, lease, spent, closed)| { QuotaCommand::Report { key, lease, spent, closed } }),
+    ]
+    .prop_map(Command::Quota)
 }
 
 fn name_of_source() -> impl Strategy<Value = SourceName> {
@@ -98,6 +145,8 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         4 => (node(), prop::collection::btree_set(role(), 0..3)).prop_map(|(node, roles)| Command::Rest { node, roles }),
         4 => register(),
+        6 => govern(),
+        3 => quota(),
         2 => (1u8..4, 1u8..4).prop_map(|(from, to)| Command::RotateAuthority {
             ca_certificate: vec![to; 300],
             rotation: Box::new(Rotation {
@@ -118,9 +167,13 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// Everything but the registers, which the epoch does not tell of, and the epoch itself.
+/// Everything but what the epoch does not tell of (registers, quotas, uses of keys, audit heads), and the epoch itself.
 fn content(state: &ControlState) -> ControlState {
-    ControlState { epoch: Epoch(0), registers: Registers::default(), ..state.clone() }
+    let mut content = ControlState { epoch: Epoch(0), registers: Registers::default(), ..state.clone() };
+    content.governance.quotas.quotas.clear();
+    content.governance.audit_heads.clear();
+    content.governance.keys.values_mut().for_each(|key| key.last_used_unix_ms = None);
+    content
 }
 
 /// Registers change by one version at a time, and a request that has changed one never changes another.

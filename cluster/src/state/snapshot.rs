@@ -8,8 +8,9 @@ use greylag_protocol::{
 };
 
 /// Largest snapshot, bytes. The maxima of [`super`] keep the state well below it: 8 MiB of members, 16 MiB of sources
-/// with 4 MiB of roles, 1 MiB of grants, 2 MiB of registers, and ten bytes for each node ever removed.
-pub const SNAPSHOT_BYTES_MAX: usize = 48 << 20;
+/// with 4 MiB of roles, 1 MiB of grants, 2 MiB of registers, 4 MiB of policies, 4 MiB of tags, 5 MiB of keys,
+/// 10 MiB of quotas, and ten bytes for each node ever removed.
+pub const SNAPSHOT_BYTES_MAX: usize = 60 << 20;
 
 pub fn encode_snapshot(state: &ControlState) -> Result<Vec<u8>> {
     let body = wire::encode(state, SNAPSHOT_BYTES_MAX)?;

@@ -3,32 +3,37 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, BooleanArray, RecordBatch, StringArray},
+    array::{ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray},
     datatypes::{DataType, Field, Schema},
 };
-use greylag_actors::planner::port::{Catalog, SystemTables};
+use greylag_actors::planner::port::SystemTables;
 use greylag_protocol::{ErrorCode, MeshError, Result, obligation::TableObligation};
 
 use crate::{
-    catalog::{MESH_CATALOG, Resolved, SYSTEM_SCHEMA},
+    catalog::{Resolved, SYSTEM_TABLES},
     plan::FixedPlan,
 };
 
 /// Name, type, whether it may be NULL, type in the source's words.
 type Described = (String, String, bool, Option<String>);
 
-/// Every table there is: `source`, `schema`, `table`.
-pub(crate) fn tables(catalog: &Catalog, system: &dyn SystemTables) -> Result<FixedPlan> {
-    let own = system.schemas().into_iter().map(|(name, _)| (MESH_CATALOG, SYSTEM_SCHEMA, name));
-    let sources = catalog.sources.values().flat_map(|source| {
-        source.tables.iter().map(|table| (source.source.as_str(), table.schema.as_str(), table.name.as_str()))
-    });
-    let mut rows: Vec<(&str, &str, &str)> = own.chain(sources).collect();
-    rows.sort_unstable();
-    let text = |part: fn(&(&str, &str, &str)) -> String| -> (DataType, ArrayRef) {
-        (DataType::Utf8, Arc::new(rows.iter().map(|row| Some(part(row))).collect::<StringArray>()))
+/// Every table that the principal may know of: `source`, `schema`, `table`.
+pub(crate) async fn tables(system: &dyn SystemTables) -> Result<FixedPlan> {
+    let listed = system.rows(SYSTEM_TABLES).await?;
+    let texts = |name: &str| {
+        let column = listed.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+        column.ok_or_else(|| MeshError::internal(format!("`system.{SYSTEM_TABLES}` has no text column `{name}`")))
     };
-    answer(&["source", "schema", "table"], vec![text(|r| r.0.into()), text(|r| r.1.into()), text(|r| r.2.into())])
+    let (sources, schemas, names) = (texts("source")?, texts("schema")?, texts("name")?);
+    // A source that could not be read has a row of its own, without a table.
+    let named = (0..listed.num_rows()).filter(|row| !names.value(*row).is_empty());
+    let mut rows: Vec<[&str; 3]> =
+        named.map(|row| [sources.value(row), schemas.value(row), names.value(row)]).collect();
+    rows.sort_unstable();
+    let text = |part: usize| -> (DataType, ArrayRef) {
+        (DataType::Utf8, Arc::new(rows.iter().map(|row| Some(row[part])).collect::<StringArray>()))
+    };
+    answer(&["source", "schema", "table"], vec![text(0), text(1), text(2)])
 }
 
 /// Columns of one table, those that are left out because of their type among them, but none that is hidden.

@@ -11,7 +11,7 @@ use datafusion::{
     sql::{parser::Statement, planner::SqlToRel, sqlparser::ast::Statement as SqlStatement},
 };
 use greylag_actors::planner::port::{Catalog, ExecutablePlan, PlanRequest, QueryEngine, Touched};
-use greylag_protocol::{ErrorCode, MeshError, Result, messages::control::TableName};
+use greylag_protocol::{ErrorCode, MeshError, Result, messages::control::TableName, step::StepTimes};
 
 use crate::{
     catalog::{SYSTEM_TABLES, StatementContext, resolve, system_table},
@@ -68,14 +68,14 @@ impl Engine {
             Planned::Bound(plan) if analyze => Arc::new(AnalyzePlan::new(plan, edges, delivery, verbose)?),
             Planned::Bound(plan) => {
                 let parameters = Executable(Arc::clone(&plan)).parameters();
-                Arc::new(explain::explain(&plan, parameters, edges, delivery, verbose).await?)
+                Arc::new(explain::explain(&plan, parameters, &request, verbose).await?)
             }
         })
     }
 
     async fn planned(&self, request: &PlanRequest, query: &SqlStatement) -> Result<Planned> {
         let state = self.sessions.statement(&request.options);
-        let logical = logical(&state, request, query)?;
+        let (logical, times) = logical(&state, request, query)?;
         let parameters = Parameters::of(&logical)?;
         let logical = match (&request.parameters, parameters.is_empty()) {
             (None, false) => {
@@ -89,7 +89,7 @@ impl Engine {
         let optimized = state.optimize(&logical).map_err(mesh_error)?;
         let lowered = governed::lower(optimized).map_err(mesh_error)?;
         let cut = pushdown::cut(lowered).map_err(mesh_error)?;
-        let plan = QueryPlan::new(Arc::clone(&self.sessions), state, cut, parameters.schema()).await?;
+        let plan = QueryPlan::new(Arc::clone(&self.sessions), state, cut, parameters.schema(), times).await?;
         Ok(Planned::Bound(Arc::new(plan)))
     }
 }
@@ -100,14 +100,15 @@ enum Planned {
 }
 
 /// The statement as a plan, with every table behind the gate.
-fn logical(state: &SessionState, request: &PlanRequest, query: &SqlStatement) -> Result<LogicalPlan> {
+fn logical(state: &SessionState, request: &PlanRequest, query: &SqlStatement) -> Result<(LogicalPlan, StepTimes)> {
     let context = StatementContext::new(state, &request.catalog, &request.permit, &request.system);
     let planner = SqlToRel::new_with_options(&context, context.parser_options());
     let statement = Statement::Statement(Box::new(query.clone()));
-    planner.statement_to_plan(statement).map_err(|error: DataFusionError| {
+    let plan = planner.statement_to_plan(statement).map_err(|error: DataFusionError| {
         let unsupported = missing_column(&error).and_then(|column| context.unsupported_column(&column.name));
         unsupported.unwrap_or_else(|| mesh_error(error))
-    })
+    })?;
+    Ok((plan, context.times()))
 }
 
 #[async_trait]
@@ -118,7 +119,7 @@ impl QueryEngine for Engine {
             parsed.tables.iter().map(|name| resolve(catalog, name).map(|found| found.name())).collect::<Result<_>>()?;
         tables.sort();
         tables.dedup();
-        Ok(Touched { action: parsed.action(), tables })
+        Ok(Touched { action: parsed.action(), tables, redacted: parsed.redacted() })
     }
 
     async fn plan(&self, request: PlanRequest) -> Result<Arc<dyn ExecutablePlan>> {
@@ -129,7 +130,7 @@ impl QueryEngine for Engine {
             Command::ShowTables => {
                 covered(&request, &system_table(SYSTEM_TABLES))?;
                 no_values(&request.parameters)?;
-                Ok(Arc::new(describe::tables(&request.catalog, request.system.as_ref())?))
+                Ok(Arc::new(describe::tables(request.system.as_ref()).await?))
             }
             Command::Describe(name) => {
                 let table = resolve(&request.catalog, name)?;

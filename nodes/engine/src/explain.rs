@@ -10,10 +10,14 @@ use arrow::{
 };
 use datafusion::physical_plan::{ExecutionPlan, display::DisplayableExecutionPlan, displayable};
 use futures::{StreamExt, stream};
-use greylag_actors::planner::port::{EdgeDirectory, ExecutablePlan, SubqueryOpener, SubqueryPlan};
+use greylag_actors::planner::port::{
+    EdgeDirectory, Estimate, ExecutablePlan, Permit, PlanRequest, SubqueryOpener, SubqueryPlan,
+};
 use greylag_protocol::{
     MeshError, Result,
+    obligation::NoticeMode,
     statement::{BatchStream, Delivery},
+    step::Step,
 };
 
 use crate::{
@@ -59,10 +63,10 @@ pub(crate) fn schema() -> SchemaRef {
 pub(crate) async fn explain(
     plan: &Arc<QueryPlan>,
     parameters: SchemaRef,
-    edges: &dyn EdgeDirectory,
-    delivery: Delivery,
+    request: &PlanRequest,
     verbose: bool,
 ) -> Result<FixedPlan> {
+    let (edges, delivery) = (request.edges.as_ref(), request.options.delivery);
     let physical = plan.physical().await.map_err(mesh_error)?;
     let logical = if verbose {
         plan.logical().display_indent_schema().to_string()
@@ -73,7 +77,9 @@ pub(crate) async fn explain(
         Line::of_plan("logical_plan", logical),
         Line::of_plan("physical_plan", displayable(physical.as_ref()).indent(verbose).to_string()),
     ];
-    lines.extend(subquery_lines(&Executable(Arc::clone(plan)).subqueries(), edges, delivery));
+    let subqueries = Executable(Arc::clone(plan)).subqueries();
+    lines.extend(subquery_lines(&subqueries, edges, delivery));
+    lines.extend(step_lines(request, &subqueries));
     Ok(FixedPlan { answer: table(&lines)?, parameters })
 }
 
@@ -153,6 +159,66 @@ fn subquery_lines(subqueries: &[SubqueryPlan], edges: &dyn EdgeDirectory, delive
         }
     });
     lines.collect()
+}
+
+/// A line for each step of the statement's life, in the order of their numbers: what the coordinator says of its own, and
+/// here what the decision asks of the plan. None where no coordinator stands behind it.
+fn step_lines(request: &PlanRequest, subqueries: &[SubqueryPlan]) -> Vec<Line> {
+    if request.steps.is_empty() {
+        return Vec::new();
+    }
+    let mut told: Vec<(Step, String)> = request.steps.clone();
+    told.push((Step::Decision, decision(&request.permit)));
+    let obligations = request.permit.obligations();
+    let filters = obligations.iter().filter_map(|o| Some(format!("{}: {}", o.table, o.filter.as_ref()?)));
+    told.push((Step::RowFilters, listed(filters)));
+    let masks = obligations.iter().flat_map(|o| o.masks.iter().map(move |mask| (&o.table, mask)));
+    let masks = masks.map(|(table, mask)| {
+        let rules = mask.rules.iter().map(|rule| match &rule.when {
+            Some(when) => format!("{} where {when}", rule.mask),
+            None => rule.mask.to_string(),
+        });
+        format!("{table}.{}: {}", mask.column, rules.collect::<Vec<_>>().join(", else "))
+    });
+    told.push((Step::Masks, listed(masks)));
+    told.push((Step::Cost, cost(&request.permit, subqueries)));
+    told.sort_by_key(|(step, _)| step.number());
+    let line = |(step, text): (Step, String)| {
+        let number = step.number().map(|n| format!("{n} ")).unwrap_or_default();
+        Line::of_plan(&format!("step {number}{}", step.name()), text)
+    };
+    told.into_iter().map(line).collect()
+}
+
+fn listed(all: impl Iterator<Item = String>) -> String {
+    let all: Vec<String> = all.collect();
+    if all.is_empty() { "none".to_owned() } else { all.join("; ") }
+}
+
+fn decision(permit: &Permit) -> String {
+    let grounds = permit.grounds();
+    let by: Vec<String> = grounds.decided_by.iter().map(ToString::to_string).collect();
+    let policies = if grounds.policies.is_empty() { "none".to_owned() } else { grounds.policies.join(", ") };
+    let mut text = format!("permit at epoch {} by {}; policies: {policies}", permit.epoch(), by.join(", "));
+    for notice in grounds.notices.iter().filter(|notice| notice.mode == NoticeMode::Warn) {
+        text.push_str(&format!("; warning of {}: {}", notice.policies.join(", "), notice.change));
+    }
+    text
+}
+
+/// How much is in a table is for those to know who may see all of it.
+fn cost(permit: &Permit, subqueries: &[SubqueryPlan]) -> String {
+    if permit.obligations().iter().any(|o| o.filter.is_some()) {
+        return "not told: rows are filtered by policy".to_owned();
+    }
+    let known: Vec<Estimate> = subqueries.iter().filter_map(|s| s.estimate).collect();
+    let (rows, bytes) = known
+        .iter()
+        .fold((0u64, 0u64), |(rows, bytes), e| (rows.saturating_add(e.rows), bytes.saturating_add(e.bytes)));
+    let unknown = subqueries.len() - known.len();
+    let rest =
+        if unknown > 0 { format!(", and {unknown} sub-queries of which nothing is known") } else { String::new() };
+    format!("about {rows} rows, {bytes} bytes in {} sub-queries{rest}", known.len())
 }
 
 fn table(lines: &[Line]) -> Result<RecordBatch> {

@@ -15,7 +15,7 @@ use datafusion::{
 };
 use futures::{StreamExt, TryStreamExt, future, stream};
 use greylag_actors::planner::port::{ExecutablePlan, SubqueryOpener, SubqueryPlan};
-use greylag_protocol::{Result, statement::BatchStream};
+use greylag_protocol::{Result, statement::BatchStream, step::StepTimes};
 
 use crate::{
     blocking::blocking,
@@ -34,6 +34,7 @@ pub(crate) struct QueryPlan {
     subqueries: Arc<Vec<SubqueryPlan>>,
     schema: SchemaRef,
     parameters: SchemaRef,
+    times: StepTimes,
     /// The operators that were planned first; the next run plans its own, since operators keep what they have read.
     first: Mutex<Option<Arc<dyn ExecutionPlan>>>,
 }
@@ -44,6 +45,7 @@ impl QueryPlan {
         state: SessionState,
         cut: Cut,
         parameters: SchemaRef,
+        times: StepTimes,
     ) -> Result<Self> {
         let physical = operators(&state, &cut.plan).await.map_err(mesh_error)?;
         let blocking = blocking(&physical);
@@ -55,6 +57,7 @@ impl QueryPlan {
             plan: cut.plan,
             subqueries: Arc::new(subqueries),
             parameters,
+            times,
             first: Mutex::new(Some(physical)),
         })
     }
@@ -115,6 +118,10 @@ impl ExecutablePlan for Executable {
 
     fn subqueries(&self) -> Vec<SubqueryPlan> {
         self.0.subqueries.to_vec()
+    }
+
+    fn times(&self) -> StepTimes {
+        self.0.times
     }
 
     fn execute(&self, opener: Arc<dyn SubqueryOpener>) -> Result<BatchStream> {

@@ -16,7 +16,7 @@ use datafusion::{
     physical_plan::ExecutionPlan,
     physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner},
 };
-use greylag_actors::planner::port::{KeysetPlan, SubqueryPlan};
+use greylag_actors::planner::port::{Estimate, KeysetPlan, SubqueryPlan};
 use greylag_protocol::SourceName;
 
 use crate::{exec::EdgeScanExec, governed::GuardPlanner};
@@ -52,6 +52,9 @@ impl EdgeScan {
             schema: Arc::clone(&self.wire),
             blocks_consumer,
             keyset: self.keyset.clone(),
+            estimate: self
+                .rows
+                .map(|rows| Estimate { rows: rows as u64, bytes: (rows as u64).saturating_mul(self.row_bytes as u64) }),
         }
     }
 }

@@ -117,6 +117,25 @@ impl Parsed {
         }
     }
 
+    /// The statement with a `?` in place of each literal: for logs that must hold nobody's values.
+    pub(crate) fn redacted(&self) -> String {
+        let shown = |query: &SqlStatement| {
+            let mut query = query.clone();
+            let _ = VisitMut::visit(&mut query, &mut Redacting);
+            query.to_string()
+        };
+        match &self.command {
+            Command::Query(query) => shown(query),
+            Command::Explain { query, analyze, verbose } => {
+                let words = [(*analyze, "ANALYZE "), (*verbose, "VERBOSE ")];
+                let words: String = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
+                format!("EXPLAIN {words}{}", shown(query))
+            }
+            Command::ShowTables => "SHOW TABLES".into(),
+            Command::Describe(table) => format!("DESCRIBE {table}"),
+        }
+    }
+
     fn of(statement: DfStatement) -> Result<Self> {
         let command = match statement {
             DfStatement::Statement(inner) => match *inner {
@@ -193,6 +212,20 @@ fn readable(mut statement: SqlStatement) -> Result<SqlStatement> {
             Err(unsupported("placeholders of both kinds, `?` and `$1`"))
         }
         ControlFlow::Continue(()) => Ok(statement),
+    }
+}
+
+/// Takes the values out of a statement: literals, and the texts that some expressions hold beside them.
+struct Redacting;
+
+impl VisitorMut for Redacting {
+    type Break = ();
+
+    fn pre_visit_value(&mut self, value: &mut ValueWithSpan) -> ControlFlow<()> {
+        if !matches!(value.value, Value::Placeholder(_) | Value::Null) {
+            value.value = Value::Placeholder("?".into());
+        }
+        ControlFlow::Continue(())
     }
 }
 
@@ -321,6 +354,28 @@ mod tests {
         assert_eq!(Parsed::parse(&long).unwrap_err().code, ErrorCode::Unsupported);
         let deep = format!("SELECT {}1{}", "(".repeat(5000), ")".repeat(5000));
         assert_eq!(Parsed::parse(&deep).unwrap_err().code, ErrorCode::Syntax);
+    }
+
+    #[test]
+    fn what_is_logged_of_a_statement_holds_no_value() {
+        let secret = ["4711", "Ada", "1815-12-10", "0xC0FFEE", "b1b2", "seven days", "%da%", "3.25"];
+        let statements = [
+            "SELECT * FROM t WHERE a = 4711 AND name = 'Ada' AND born > DATE '1815-12-10' LIMIT 4711 OFFSET 4711",
+            "SELECT X'b1b2', INTERVAL 'seven days', 3.25, -4711, name LIKE '%da%' ESCAPE 'Ada' FROM t",
+            "EXPLAIN SELECT 'Ada' || x FROM (VALUES (4711, 'Ada')) v(x, y) WHERE x IN (4711, 3.25)",
+            "SELECT CASE WHEN a = 'Ada' THEN 4711 END FROM t WHERE a BETWEEN 4711 AND 3.25 ORDER BY 'Ada'",
+            "SELECT TIMESTAMP '1815-12-10', substring(name FROM 4711 FOR 4711), $$Ada$$, E'Ada' FROM generate_series(1, 4711)",
+            "SELECT t.name FROM t WHERE name SIMILAR TO '%da%' AND a ILIKE '%da%' FETCH FIRST 4711 ROWS ONLY",
+            "SELECT array[4711, 3.25], extract(year FROM DATE '1815-12-10'), cast('Ada' AS varchar)",
+        ];
+        for sql in statements {
+            let redacted = Parsed::parse(sql).unwrap().redacted();
+            for value in secret {
+                assert!(!redacted.contains(value), "{value} in {redacted}");
+            }
+            assert!(redacted.contains('?'), "{redacted}");
+        }
+        assert_eq!(Parsed::parse("SELECT a FROM t WHERE b = 'x'").unwrap().redacted(), "SELECT a FROM t WHERE b = ?");
     }
 
     #[test]

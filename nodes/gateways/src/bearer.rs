@@ -1,6 +1,10 @@
 //! Bearer tokens: JWTs signed by the mesh's own Ed25519 key, and how a door checks them. One issuer (the mesh), one
 //! audience, one algorithm.
 //!
+//! What such a token says of its principal is the mesh's word, given by an administrator who could as well have changed the
+//! policies: organisation, `acts_for`, scopes and groups are taken from it as they stand. Only which credential it is (its
+//! `jti`) is not in the issuer's hands, so that revoking it finds it.
+//!
 //! INVARIANT: the algorithm is never taken from the token, and a token without an expiry, of another mesh or for
 //! another audience names nobody.
 
@@ -8,10 +12,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use greylag_protocol::{
     ErrorCode, MeshError, MeshId, Result,
-    principal::{Principal, PrincipalKind},
+    principal::{Principal, PrincipalKind, attribute},
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// The `aud` of every token.
 pub const AUDIENCE: &str = "greylag";
@@ -24,7 +29,9 @@ pub const TTL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Length of the mesh's raw public key, bytes.
 const PUBLIC_KEY_BYTES: usize = 32;
 /// Claims with a meaning of their own, which no attribute may take.
-const RESERVED: [&str; 9] = ["sub", "iss", "aud", "exp", "iat", "nbf", "jti", "roles", "kind"];
+const RESERVED: [&str; 10] = ["sub", "iss", "aud", "exp", "iat", "nbf", "jti", "roles", "kind", attribute::CREDENTIAL];
+/// Longest id of a token, bytes.
+const ID_BYTES_MAX: usize = 64;
 
 #[derive(Serialize, Deserialize)]
 struct Claims {
@@ -34,6 +41,9 @@ struct Claims {
     /// Unix seconds.
     exp: u64,
     iat: u64,
+    /// What the token is revoked by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    jti: Option<String>,
     #[serde(default)]
     roles: Vec<String>,
     #[serde(default)]
@@ -84,6 +94,7 @@ impl Issuer {
             aud: AUDIENCE.into(),
             exp: now_unix_secs.saturating_add(ttl.as_secs()),
             iat: now_unix_secs,
+            jti: Some(Uuid::new_v4().simple().to_string()),
             roles: principal.roles.clone(),
             kind: match principal.kind {
                 PrincipalKind::Person => Kind::Person,
@@ -149,15 +160,18 @@ impl Verifier {
                 _ => refused("it is not a token of this mesh"),
             })?
             .claims;
-        principal(claims)
+        principal(claims, token)
     }
 }
 
-fn principal(claims: Claims) -> Result<Principal> {
+fn principal(claims: Claims, token: &str) -> Result<Principal> {
     if claims.sub.is_empty() {
         return Err(refused("its subject is empty"));
     }
+    let id = claims.jti.filter(|id| !id.is_empty() && id.len() <= ID_BYTES_MAX).unwrap_or_else(|| fingerprint(token));
     let strings = claims.attributes.into_iter().filter(|(name, _)| !RESERVED.contains(&name.as_str()));
+    let strings = strings.filter_map(|(name, value)| Some((name, value.as_str()?.to_owned())));
+    let credential = (attribute::CREDENTIAL.to_owned(), format!("bearer:{id}"));
     Ok(Principal {
         id: claims.sub,
         kind: match claims.kind {
@@ -166,8 +180,15 @@ fn principal(claims: Claims) -> Result<Principal> {
             Kind::Service => PrincipalKind::Service,
         },
         roles: claims.roles,
-        attributes: strings.filter_map(|(name, value)| Some((name, value.as_str()?.to_owned()))).collect(),
+        attributes: strings.chain([credential]).collect(),
     })
+}
+
+/// Names a token that has no id of its own, by what is signed of it.
+fn fingerprint(token: &str) -> String {
+    let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
+    let digest = ring::digest::digest(&ring::digest::SHA256, signed.as_bytes());
+    digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn refused(why: &str) -> MeshError {

@@ -64,7 +64,42 @@ fn code(verifier: &Verifier, token: &str) -> ErrorCode {
 fn a_token_names_its_principal() {
     let mesh = mesh(1);
     let token = mesh.issuer().issue(&ada(), MINUTE, now()).unwrap();
-    assert_eq!(mesh.verifier().verify(&token), Ok(ada()));
+    let mut principal = mesh.verifier().verify(&token).unwrap();
+    let credential = principal.attributes.remove("credential").unwrap();
+    assert_eq!(principal, ada());
+    let other = mesh.issuer().issue(&ada(), MINUTE, now()).unwrap();
+    let other = mesh.verifier().verify(&other).unwrap();
+    assert!(credential.starts_with("bearer:") && other.attribute("credential") != Some(&credential));
+}
+
+/// What the mesh says of its own is taken; which credential it is, is not in a token's words.
+#[test]
+fn the_mesh_may_say_for_whom_an_agent_acts_but_not_what_a_token_is_called() {
+    let mesh = mesh(1);
+    let mut agent = ada();
+    for (name, value) in [("acts_for", "bob"), ("scopes", "query"), ("group:night", ""), ("organisation", "clinic")] {
+        agent.attributes.insert(name.into(), value.into());
+    }
+    let token = mesh.issuer().issue(&agent, MINUTE, now()).unwrap();
+    let principal = mesh.verifier().verify(&token).unwrap();
+    assert_eq!((principal.person(), principal.organisation()), (Some("bob"), Some("clinic")));
+    assert!(principal.has_scope("query") && !principal.has_scope("manage"));
+    assert_eq!(principal.groups().collect::<Vec<_>>(), ["night"]);
+    agent.attributes.insert("credential".into(), "key:1".into());
+    assert_eq!(mesh.issuer().issue(&agent, MINUTE, now()).unwrap_err().code, ErrorCode::InvalidResource);
+    let mut claims = mesh.claims();
+    claims["credential"] = json!("key:1");
+    let named = |claims: &Value| {
+        let principal = mesh.verifier().verify(&mesh.sign(claims)).unwrap();
+        principal.attribute("credential").unwrap().to_owned()
+    };
+    let first = named(&claims);
+    assert!(first.starts_with("bearer:") && first.len() == "bearer:".len() + 32, "{first}");
+    assert_eq!(first, named(&claims), "the same token");
+    claims["org"] = json!("x");
+    assert_ne!(first, named(&claims), "another token");
+    claims["jti"] = json!("t-1");
+    assert_eq!(named(&claims), "bearer:t-1");
 }
 
 #[test]
@@ -74,7 +109,7 @@ fn what_is_not_a_string_is_no_attribute() {
     claims["level"] = json!(7);
     claims["org"] = json!("geese");
     let principal = mesh.verifier().verify(&mesh.sign(&claims)).unwrap();
-    assert_eq!(principal.attributes, [("org".to_owned(), "geese".to_owned())].into());
+    assert_eq!((principal.attribute("org"), principal.attributes.contains_key("level")), (Some("geese"), false));
     assert_eq!((principal.kind, principal.roles), (PrincipalKind::Person, vec![]));
 }
 

@@ -4,3 +4,6 @@
 
 pub mod bearer;
 pub mod flight;
+pub mod identity;
+pub mod metrics;
+pub mod tls;

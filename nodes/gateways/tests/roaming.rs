@@ -52,11 +52,9 @@ impl Doors {
             let (fake, closing) = (Arc::new(Fake::default()), CancellationToken::new());
             let (facts, known) = ((mesh, public_key.clone()), doors.addresses.clone());
             let parts = DoorParts {
-                service: fake.clone(),
-                verifier: Verifier::new(move || Some(facts.clone())),
                 sealer: sealer.clone(),
                 doors: Arc::new(move || known.clone()),
-                seats: Arc::new(fixture::Room::of(1024)),
+                ..fixture::parts(fake.clone(), Verifier::new(move || Some(facts.clone())))
             };
             let stop = closing.clone();
             runtime.spawn(async move { serve(TcpListener::from_std(listener).unwrap(), parts, stop).await });

@@ -251,7 +251,7 @@ async fn the_older_cancel_action_works_too() {
 async fn admin_calls_pass_both_ways() {
     let door = open().await;
     let client = door.client("ada").await;
-    let call = AdminCall::IssueBearer { subject: "bob".into(), roles: vec!["r".into()], ttl_secs: 9 };
+    let call = AdminCall::IssueBearer { principal: principal("bob"), ttl_secs: 9 };
     assert!(matches!(client.admin(&call).await, Ok(AdminReply::Token { token }) if token == "t"));
     let name = SourceName::new("orders").unwrap();
     let error = client.admin(&AdminCall::DropSource { name: name.clone() }).await.unwrap_err();

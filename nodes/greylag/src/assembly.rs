@@ -10,6 +10,7 @@ use std::{
 };
 
 use greylag_actors::{
+    audit::{AuditParts, FolderPlace},
     bounds::Bound,
     coordinator::port::BearerIssuer,
     node::{Node, NodeParts, PeersKind},
@@ -28,6 +29,11 @@ use greylag_protocol::{
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::{
+    figures::Page,
+    identity::{DoorIdentity, report_key_uses},
+};
+
 /// File in the data directory with a bearer token for the machine's administrator, mode 0600.
 pub const ADMIN_TOKEN_FILE: &str = "admin.token";
 /// Life of that token; it is written anew at every start.
@@ -39,19 +45,28 @@ const DOOR_DRAIN: Duration = Duration::from_secs(5);
 pub struct Greylag {
     pub mesh: Mesh,
     pub node: Arc<Node>,
+    /// The administrator's first token, if this start has founded the mesh.
+    pub bootstrap: Option<String>,
     door: Option<JoinHandle<Result<()>>>,
+    page: Option<JoinHandle<()>>,
     closing: CancellationToken,
 }
 
 impl Greylag {
     /// Returns once the node is a member, its actors run and its door is open.
     pub async fn start(config: NodeConfig) -> Result<Self> {
+        let page = match config.metrics {
+            Some(address) => Some(Page::take(address).await?),
+            None => None,
+        };
         let seams = Seams::real(config.data_dir.clone()).map_err(|e| opening(&config.data_dir, &e))?;
         let limits = config.limits.clone();
         let timing = config.timing.clone();
-        let flight = config.flight;
+        let (flight, advertised) = (config.flight, config.advertised_door());
+        let identity = DoorIdentity::open(&config.door, &config.identity)?;
         let spill = config.data_dir.join("spill");
         let data_dir = config.data_dir.clone();
+        let audit = AuditParts { config: config.audit.clone(), place: Arc::new(FolderPlace(config.audit_dir())) };
         let mesh = Mesh::start(MeshStart { config, seams }).await?;
         let engine = Engine::new(EngineConfig {
             target_partitions: std::thread::available_parallelism().map_or(1, usize::from),
@@ -61,7 +76,8 @@ impl Greylag {
             ..EngineConfig::default()
         })?;
         let issuer = MeshIssuer { mesh: mesh.id() };
-        write_admin_token(&data_dir, &mesh, &issuer)?;
+        let token = write_admin_token(&data_dir, &mesh, &issuer)?;
+        let bootstrap = token.filter(|_| mesh.founded());
         let closing = CancellationToken::new();
         tokio::spawn(closing.clone().run_until_cancelled_owned(write_later(data_dir, mesh.clone())));
         let node = Node::start(NodeParts {
@@ -73,14 +89,17 @@ impl Greylag {
             timing,
             peers: PeersKind::Cluster,
             bearer: Some(Arc::new(issuer)),
+            hooks: Default::default(),
+            audit,
         })
         .await?;
         let node = Arc::new(node);
         let door = match flight {
-            Some(address) => Some(open_door(address, &mesh, &node, closing.clone()).await?),
+            Some(address) => Some(open_door(address, advertised, identity, &mesh, &node, closing.clone()).await?),
             None => None,
         };
-        Ok(Self { mesh, node, door, closing })
+        let page = page.map(|page| page.open(node.clone(), closing.clone()));
+        Ok(Self { mesh, node, bootstrap, door, page, closing })
     }
 
     /// Closes the door, stops the actors, leaves the mesh cleanly.
@@ -88,6 +107,9 @@ impl Greylag {
         self.closing.cancel();
         if let Some(door) = self.door.take() {
             let _ = tokio::time::timeout(DOOR_DRAIN, door).await;
+        }
+        if let Some(page) = self.page.take() {
+            let _ = page.await;
         }
         self.node.shutdown().await;
         self.mesh.shutdown().await;
@@ -155,31 +177,25 @@ struct MeshIssuer {
 }
 
 impl BearerIssuer for MeshIssuer {
-    fn issue(
-        &self,
-        authority: &Authority,
-        subject: &str,
-        roles: &[String],
-        ttl_secs: u64,
-        now_unix_ms: u64,
-    ) -> Result<String> {
-        let principal = Principal {
-            id: subject.to_owned(),
-            kind: PrincipalKind::Person,
-            roles: roles.to_vec(),
-            attributes: BTreeMap::new(),
-        };
+    fn issue(&self, authority: &Authority, principal: &Principal, ttl_secs: u64, now_unix_ms: u64) -> Result<String> {
         let issuer = bearer::Issuer::new(&authority.bearer_key, self.mesh)?;
-        issuer.issue(&principal, Duration::from_secs(ttl_secs), now_unix_ms / 1000)
+        issuer.issue(principal, Duration::from_secs(ttl_secs), now_unix_ms / 1000)
     }
 }
 
 /// The token of this machine's administrator, on nodes that keep the mesh's keys.
-fn write_admin_token(data_dir: &Path, mesh: &Mesh, issuer: &MeshIssuer) -> Result<()> {
-    let Some(authority) = mesh.authority() else { return Ok(()) };
+fn write_admin_token(data_dir: &Path, mesh: &Mesh, issuer: &MeshIssuer) -> Result<Option<String>> {
+    let Some(authority) = mesh.authority() else { return Ok(None) };
     let (now, ttl) = (mesh.seams().clock.unix_ms(), ADMIN_TOKEN_TTL.as_secs());
-    let token = issuer.issue(&authority, "admin", &[ADMIN_ROLE.to_owned()], ttl, now)?;
-    mesh.seams().disk.write(ADMIN_TOKEN_FILE, token.as_bytes(), true).map_err(|e| opening(data_dir, &e))
+    let admin = Principal {
+        id: "admin".into(),
+        kind: PrincipalKind::Person,
+        roles: vec![ADMIN_ROLE.to_owned()],
+        attributes: BTreeMap::new(),
+    };
+    let token = issuer.issue(&authority, &admin, ttl, now)?;
+    mesh.seams().disk.write(ADMIN_TOKEN_FILE, token.as_bytes(), true).map_err(|e| opening(data_dir, &e))?;
+    Ok(Some(token))
 }
 
 /// A node that becomes a voter later is given the keys then, and needs no restart to have the token.
@@ -196,6 +212,8 @@ async fn write_later(data_dir: PathBuf, mesh: Mesh) {
 
 async fn open_door(
     address: SocketAddr,
+    advertised: Option<String>,
+    identity: DoorIdentity,
     mesh: &Mesh,
     node: &Arc<Node>,
     closing: CancellationToken,
@@ -203,19 +221,20 @@ async fn open_door(
     let listener = TcpListener::bind(address).await.map_err(|e| {
         MeshError::new(ErrorCode::InvalidConfig, format!("`flight` = `{address}` cannot be listened on: {e}"))
     })?;
-    let facts = mesh.clone();
-    let verifier = bearer::Verifier::new(move || {
-        let state = facts.state();
-        state.mesh.as_ref().map(|m| (m.id, m.bearer_public_key.clone()))
-    });
+    let tls = identity.tls.clone();
+    let authenticator = identity.authenticator(mesh)?;
+    let reporting = report_key_uses(mesh.clone(), authenticator.clone());
+    tokio::spawn(closing.clone().run_until_cancelled_owned(reporting));
     let others = mesh.clone();
     let ctx = node.ctx();
     let seats = ctx.bounds.open("limits.door_connections_max", "flight", ctx.limits.door_connections_max.into());
     let parts = flight::DoorParts {
         service: node.statements(),
-        verifier,
+        authenticator,
+        tls,
         sealer: Arc::new(MeshSealer(mesh.clone())),
         doors: Arc::new(move || reachable_doors(&others.state(), others.node())),
+        advertised,
         seats: Arc::new(DoorSeats(seats)),
     };
     tracing::info!(%address, "flight sql door open");

@@ -5,8 +5,11 @@
 
 pub mod assembly;
 pub mod bench;
+pub mod cases;
 pub mod cli;
 pub mod demo;
+mod figures;
+mod identity;
 mod telemetry;
 pub mod tpch;
 

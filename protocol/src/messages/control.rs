@@ -7,9 +7,11 @@ use crate::{
     error::MeshError,
     ids::{Epoch, JobId, NodeId, QueryId},
     obligation::{Notice, TableObligation},
-    principal::Principal,
+    principal::{Principal, Priority},
+    schema::WireSchema,
     state::Role,
     statement::Progress,
+    step::StepTimes,
 };
 
 /// Largest encoded control message, bytes.
@@ -19,7 +21,7 @@ pub const CONTROL_BYTES_MAX: usize = 64 << 10;
 pub const OBSERVED_ROWS_MAX: usize = 200;
 
 /// Version of everything in this module, where it travels on streams of its own.
-pub const CONTROL_VERSION: u16 = 1;
+pub const CONTROL_VERSION: u16 = 2;
 
 /// A call on a stream of its own (tag `Control`): this in one `Control` frame, and a `Result<ControlReply>` in one back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +40,8 @@ pub enum ControlRequest {
     IssueBearer(BearerRequest),
     /// To a policy actor: may this principal do this?
     Decide(DecideRequest),
+    /// To a policy actor: what may this principal know of each of these tables?
+    Discern(DiscernRequest),
     /// To any role actor: are you there?
     Probe,
     /// To a coordinator: stop a query.
@@ -56,20 +60,49 @@ pub enum ControlRequest {
     ObserveBounds,
     /// To a coordinator: sources that have failed lately.
     ObserveCircuits,
+    /// To any role actor: the last records of its node's audit chain.
+    ObserveAudit,
+    /// To a coordinator: what statements have used there.
+    ObserveUsage,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ControlReply {
     Bearer(String),
     Decision(Decision),
+    /// One for each table, in order.
+    Discerned(Vec<Discerned>),
     Alive,
     Cancelled(bool),
     Progress(Option<Progress>),
-    Queries { rows: Vec<QueryRow>, truncated: bool },
-    Subqueries { rows: Vec<SubqueryRow>, truncated: bool },
-    Actors { rows: Vec<ActorRow>, truncated: bool },
-    Bounds { rows: Vec<BoundRow>, truncated: bool },
-    Circuits { rows: Vec<CircuitRow>, truncated: bool },
+    Queries {
+        rows: Vec<QueryRow>,
+        truncated: bool,
+    },
+    Subqueries {
+        rows: Vec<SubqueryRow>,
+        truncated: bool,
+    },
+    Actors {
+        rows: Vec<ActorRow>,
+        truncated: bool,
+    },
+    Bounds {
+        rows: Vec<BoundRow>,
+        truncated: bool,
+    },
+    Circuits {
+        rows: Vec<CircuitRow>,
+        truncated: bool,
+    },
+    Usage {
+        rows: Vec<UsageRow>,
+        truncated: bool,
+    },
+    Audit {
+        rows: Vec<AuditRow>,
+        truncated: bool,
+    },
     Error(MeshError),
 }
 
@@ -88,8 +121,7 @@ pub struct BearerClaim {
     /// Who is asked, so that nobody else can be asked with it.
     pub keeper: NodeId,
     pub asked_unix_ms: u64,
-    pub subject: String,
-    pub roles: Vec<String>,
+    pub principal: Principal,
     pub ttl_secs: u64,
 }
 
@@ -105,8 +137,37 @@ pub struct DecideRequest {
     pub query: QueryId,
     pub principal: Principal,
     pub action: Action,
+    /// The door that the statement came by.
+    pub origin: String,
     /// Full names of the tables touched, sorted, each once.
     pub tables: Vec<TableName>,
+    /// Those of them that are asked about here: all, unless that would be too much for one message.
+    pub asked: Vec<AskedTable>,
+}
+
+/// A table as a plan would see it. The decision is about these columns, whatever else has changed meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedTable {
+    pub table: TableName,
+    pub columns: WireSchema,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiscernRequest {
+    pub principal: Principal,
+    pub origin: String,
+    pub asked: Vec<AskedTable>,
+}
+
+/// What a principal may know of a table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discerned {
+    /// That it is there.
+    pub described: bool,
+    /// Columns of which it may not know, sorted.
+    pub hidden: Vec<String>,
+    /// It may see all rows: how many there are is no secret.
+    pub whole: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +176,17 @@ pub enum Action {
     Describe,
     Explain,
     Manage,
+}
+
+impl Action {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Action::Select => "select",
+            Action::Describe => "describe",
+            Action::Explain => "explain",
+            Action::Manage => "manage",
+        }
+    }
 }
 
 /// `source.schema.table`.
@@ -139,8 +211,10 @@ pub struct Decision {
     pub epoch: Epoch,
     /// Node whose policy actor decided.
     pub decided_by: NodeId,
-    /// Tables it was asked about: a plan may touch no other.
+    /// Tables that the statement touches: a plan may touch no other.
     pub tables: Vec<TableName>,
+    /// Those of them that were decided about here.
+    pub asked: Vec<TableName>,
     /// What must be done to the tables' rows and columns, for those to which something must be. Sorted by table.
     pub obligations: Vec<TableObligation>,
     /// Ids of the policies that determined the verdict, sorted.
@@ -159,6 +233,7 @@ impl Decision {
             epoch,
             decided_by,
             tables: request.tables,
+            asked: request.asked.into_iter().map(|asked| asked.table).collect(),
             obligations,
             policies,
             notices,
@@ -178,18 +253,24 @@ pub struct QueryRow {
     pub query: QueryId,
     pub coordinator: NodeId,
     pub principal: String,
+    pub organisation: Option<String>,
+    pub agent: Option<String>,
+    pub priority: Priority,
     pub door: String,
     /// `queued`, `deciding`, `planning`, `running`, `done`, `failed`, `cancelled`.
     pub state: String,
     /// Statement text, cut to 1,000 characters.
     pub sql: String,
     pub started_unix_ms: u64,
-    /// Time in each step so far, microseconds: admission, decision, planning, execution.
-    pub admission_us: u64,
-    pub decision_us: u64,
-    pub planning_us: u64,
-    pub execution_us: u64,
+    /// Those that go first, while it waits for its turn.
+    pub queue_position: Option<u32>,
+    /// Epoch that it was decided at.
+    pub epoch: Option<Epoch>,
+    pub times: StepTimes,
     pub rows: u64,
+    pub bytes: u64,
+    /// Micro-credits charged so far.
+    pub cost: u64,
     pub restarts: u32,
     pub error: Option<String>,
 }
@@ -257,4 +338,78 @@ pub struct CircuitRow {
     pub failing_ms: u64,
     pub next_try_ms: u64,
     pub error: String,
+}
+
+/// A row of `system.usage`: what the statements of one organisation and agent have used at one coordinator since its
+/// node started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageRow {
+    pub coordinator: NodeId,
+    pub since_unix_ms: u64,
+    /// Empty for principals without one. `None`: all those for whom there was no room, of whatever organisation.
+    pub organisation: Option<String>,
+    pub agent: Option<String>,
+    pub statements: u64,
+    /// Refused or stopped because a quota was spent.
+    pub refused: u64,
+    pub rows_returned: u64,
+    pub bytes_returned: u64,
+    pub rows_scanned: u64,
+    pub bytes_scanned: u64,
+    pub source_ms: u64,
+    pub cpu_ms: u64,
+    /// Price of it all.
+    pub microcredits: u64,
+}
+
+/// A row of `system.audit`: a record of a statement, or of an administrator's call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRow {
+    pub node: NodeId,
+    pub sequence: u64,
+    pub at_unix_ms: u64,
+    /// `statement`, `began`, `change`.
+    pub kind: String,
+    pub query: Option<QueryId>,
+    pub principal: String,
+    pub organisation: Option<String>,
+    pub acts_for: Option<String>,
+    pub agent: Option<String>,
+    pub credential: Option<String>,
+    pub door: String,
+    /// `select`, `explain`, `describe`; the call's name for a change.
+    pub action: String,
+    /// Without literals; what a change was about.
+    pub statement: String,
+    pub tables: Vec<String>,
+    pub decision: Option<DecisionRow>,
+    /// Epochs before and after a change.
+    pub epochs: Option<(u64, Option<u64>)>,
+    pub rows: u64,
+    pub bytes: u64,
+    pub attempts: u32,
+    /// Micro-credits.
+    pub cost: u64,
+    pub duration_us: u64,
+    /// `done`, `failed`, `denied`, `cancelled`; none for one that has only begun.
+    pub outcome: Option<String>,
+    pub code: Option<String>,
+}
+
+/// What a row of `system.audit` and one of `system.decisions` tell of a decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionRow {
+    pub permitted: bool,
+    pub reason: Option<String>,
+    pub policies: Vec<String>,
+    pub epoch: u64,
+    pub decided_by: NodeId,
+    /// Tables of which not all rows were seen.
+    pub row_filters: Vec<String>,
+    /// `table.column: mask`.
+    pub masks: Vec<String>,
+    /// `table.column`.
+    pub hidden: Vec<String>,
+    /// What policies that do not enforce would have changed.
+    pub notices: Vec<String>,
 }

@@ -47,6 +47,15 @@ impl fmt::Display for Period {
     }
 }
 
+/// A moment as people and programs read it, `2024-02-29T12:00:00Z`; parts of a second are left out.
+pub fn utc_text(unix_ms: u64) -> String {
+    let (days, seconds) = (unix_ms / DAY_MS, unix_ms % DAY_MS / 1000);
+    let (year, month) = civil_month(days);
+    let day = days - first_day(year, month) + 1;
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 /// Days from 0000-03-01 to 1970-01-01.
 const EPOCH_SHIFT_DAYS: u64 = 719_468;
 /// Days of 400 years.
@@ -90,6 +99,19 @@ mod tests {
         for (at, first_day, days) in cases {
             let (start, end) = Period::Month.span(at);
             assert_eq!((start / DAY_MS, (end - start) / DAY_MS), (first_day, days), "{at}");
+        }
+    }
+
+    #[test]
+    fn moments_are_written_by_the_calendar() {
+        let cases = [
+            (0, "1970-01-01T00:00:00Z"),
+            (1_709_208_000_000, "2024-02-29T12:00:00Z"),
+            (1_735_689_599_999, "2024-12-31T23:59:59Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00Z"),
+        ];
+        for (at, text) in cases {
+            assert_eq!(utc_text(at), text);
         }
     }
 

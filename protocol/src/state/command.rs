@@ -8,8 +8,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ControlState, Grant, Member, MemberStatus, MeshFacts, RegisterOp, RegisterRequest, Role, RoleWanted, Rotation,
-    SourceSpec,
+    ControlState, GovernCommand, Grant, Member, MemberStatus, MeshFacts, QuotaCommand, QuotaOutcome, RegisterOp,
+    RegisterRequest, Role, RoleWanted, Rotation, SourceSpec,
 };
 use crate::{
     error::MeshError,
@@ -124,6 +124,10 @@ pub enum Command {
         op: RegisterOp,
         request: RegisterRequest,
     },
+    /// Changes who may do what.
+    Govern(GovernCommand),
+    /// Sets a quota, or a node's part of one.
+    Quota(QuotaCommand),
     /// A node that drains says in which of its roles nothing runs any more: all of them, each time. It begins nothing
     /// in them while others hold them, so nobody has to wait before they are taken from it.
     Rest {
@@ -158,6 +162,7 @@ pub enum Outcome {
         version: u64,
         value: Option<String>,
     },
+    Quota(QuotaOutcome),
     Refused(MeshError),
 }
 
@@ -186,6 +191,10 @@ impl fmt::Display for Command {
             Command::Certified { node, .. } => write!(f, "{node} has a new certificate"),
             Command::EndRotation { .. } => f.write_str("end the rotation of the authority"),
             Command::Register { name, op, .. } => write!(f, "{op} register {name}"),
+            Command::Govern(change) => change.fmt(f),
+            Command::Quota(QuotaCommand::SetLimit { key, .. }) => write!(f, "set quota {key}"),
+            Command::Quota(QuotaCommand::Lease { key, lease, .. }) => write!(f, "lease of {key} for {}", lease.node),
+            Command::Quota(QuotaCommand::Report { key, lease, .. }) => write!(f, "use of {key} at {}", lease.node),
             Command::Rest { node, roles } => write!(f, "{node} rests in {} roles", roles.len()),
         }
     }

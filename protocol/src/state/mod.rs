@@ -5,6 +5,7 @@ mod access;
 mod allowed;
 mod calendar;
 mod command;
+mod governance;
 mod quota;
 mod register;
 
@@ -16,20 +17,25 @@ use crate::ids::{Epoch, MeshId, NodeId, NodeUuid, SourceName};
 
 pub use access::{ApiKey, AuditHead, Network, Scope};
 pub use allowed::{Allowed, AllowedRoles};
-pub use calendar::Period;
+pub use calendar::{Period, utc_text};
 pub use command::{Command, Outcome, RoleChange};
+pub use governance::{
+    AttributeKind, Budget, FOUNDING_POLICIES, GovernCommand, Governance, GovernanceSettings, MaskSalt, Prices,
+    StoredPolicy, TagPlace, Versioned,
+};
 pub use quota::{Lease, LeaseId, PeriodUse, Quota, QuotaCommand, QuotaKey, QuotaLedger, QuotaOutcome};
 pub use register::{RecentChange, Register, RegisterExpect, RegisterOp, RegisterRequest, Registers};
 
 /// Version of the snapshot format.
-pub const STATE_VERSION: u16 = 4;
+pub const STATE_VERSION: u16 = 5;
 
 /// Everything the log keeps. Ordered maps only: every node iterates alike.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlState {
     /// `None` until the founder's first command has been applied.
     pub mesh: Option<MeshFacts>,
-    /// Raised by every command that changes anything but a register.
+    /// Raised by every command that changes anything but a register, a lease on a quota, the last use of a key or an
+    /// audit head.
     pub epoch: Epoch,
     pub members: BTreeMap<NodeId, Member>,
     /// Members that were taken out. Their ids are never used again.
@@ -51,6 +57,7 @@ pub struct ControlState {
     pub unreached: BTreeMap<SourceName, BTreeMap<NodeId, Unreached>>,
     /// Nothing is planned by them, so they leave the epoch alone.
     pub registers: Registers,
+    pub governance: Governance,
 }
 
 /// Facts fixed at foundation.
@@ -63,6 +70,7 @@ pub struct MeshFacts {
     /// Raw Ed25519 public key (32 bytes) that bearer tokens are verified with.
     pub bearer_public_key: Vec<u8>,
     pub founded_unix_ms: u64,
+    pub mask_salt: MaskSalt,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

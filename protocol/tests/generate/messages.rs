@@ -9,14 +9,16 @@ use std::{
 use arrow::datatypes::Schema;
 use greylag_protocol::{
     AttemptId, Epoch, ErrorCode, JobId, MeshError, MeshId, NodeId, NodeUuid, QueryId, SourceName, SubqueryId, TraceId,
+    admin::*,
     filter::{Comparison, FilterNode, FilterValue, LikePart, RowFilter, Term},
     messages::{authority::*, control::*, edge::*, forward::*, health::*, join::*},
     obligation::{ColumnMask, DateUnit, HiddenColumn, Mask, MaskRule, Notice, NoticeMode, TableObligation},
     prefix::Prefix,
-    principal::{Principal, PrincipalKind},
+    principal::{Principal, PrincipalKind, Priority},
     schema::{Dialect, NativeColumn, SourceSchema, TableSchema, WireSchema},
     state::*,
     statement::{AdminCall, AdminReply, Delivery, JobState, JoinTokenInfo, Progress, SessionOptions},
+    step::{Step, StepTimes},
 };
 use uuid::Uuid;
 
@@ -70,7 +72,7 @@ macro_rules! numbers {
         })*
     };
 }
-numbers!(u16 u32 u64 u128 i64);
+numbers!(u16 u32 u64 u128 i32 i64);
 
 macro_rules! newtypes {
     ($($t:ident)*) => { $(impl Each for $t { fn each(dice: &mut Dice) -> Vec<Self> { vec![Self(Roll::roll(dice))] } })* };
@@ -144,6 +146,29 @@ impl Each for SourceName {
         vec![SourceName::new(format!("s{}", dice.below(1000))).unwrap()]
     }
 }
+impl<T: Each> Each for Versioned<T> {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        vec![Versioned { version: Roll::roll(dice), value: Roll::roll(dice) }]
+    }
+}
+impl Each for StepTimes {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        let mut times = StepTimes::default();
+        Step::ALL.iter().for_each(|step| times.add(*step, Roll::roll(dice)));
+        vec![times]
+    }
+}
+impl Each for MaskSalt {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        vec![MaskSalt(Roll::roll(dice))]
+    }
+}
+impl Each for Network {
+    fn each(dice: &mut Dice) -> Vec<Self> {
+        let v4 = format!("10.{}.0.0/16", dice.below(256));
+        vec![v4.parse().unwrap(), "2001:db8::/32".parse().unwrap()]
+    }
+}
 impl Each for ErrorCode {
     fn each(_: &mut Dice) -> Vec<Self> {
         ErrorCode::ALL.to_vec()
@@ -187,6 +212,7 @@ enums! {
     Mask { Truncate(0), Partial { first, last, fill }, Hash, Full, Redact(0), Null }
     NoticeMode { Warn, Log }
     PrincipalKind { Person, Agent, Service }
+    Priority { Low, Normal, High, Critical }
     Action { Select, Describe, Explain, Manage }
     Verdict { Permit, Deny { reason } }
     Compression { None, Lz4, Zstd }
@@ -197,13 +223,15 @@ enums! {
     Allowed { Coordinator, Policy, AnyEdge, Edge(0), Voter }
     RoleCount { All, AtMost(0) }
     ControlRequest {
-        IssueBearer(0), Decide(0), Probe, Cancel { query, principal }, JobProgress { job, principal },
-        CancelJob { job, principal }, ObserveQueries, ObserveSubqueries, ObserveActors, ObserveBounds, ObserveCircuits,
+        IssueBearer(0), Decide(0), Discern(0), Probe, Cancel { query, principal }, JobProgress { job, principal },
+        CancelJob { job, principal }, ObserveQueries, ObserveSubqueries, ObserveActors, ObserveBounds, ObserveCircuits, ObserveAudit,
+        ObserveUsage,
     }
     ControlReply {
-        Bearer(0), Decision(0), Alive, Cancelled(0), Progress(0), Queries { rows, truncated },
+        Bearer(0), Decision(0), Discerned(0), Alive, Cancelled(0), Progress(0), Queries { rows, truncated },
         Subqueries { rows, truncated },
-        Actors { rows, truncated }, Bounds { rows, truncated }, Circuits { rows, truncated }, Error(0),
+        Actors { rows, truncated }, Bounds { rows, truncated }, Circuits { rows, truncated },
+        Usage { rows, truncated }, Audit { rows, truncated }, Error(0),
     }
     JobState { Running, Done, Failed(0) }
     EdgeRequest { Query(0), GetSchema { source }, Ping { source } }
@@ -216,7 +244,21 @@ enums! {
     AuthorityReply { Certificate(0), Keys(0), Kept, Rotated, NotKept, Refused(0) }
     HealthReply { Report(0), Unknown }
     PeerSight { Linked, Heard { ago_ms }, Silent }
-    Outcome { Done { epoch }, Admitted { node, epoch }, Applied { version, changed }, Register { version, value }, Refused(0) }
+    Outcome { Done { epoch }, Admitted { node, epoch }, Applied { version, changed }, Register { version, value }, Quota(0), Refused(0) }
+    Period { Hour, Day, Month }
+    QuotaCommand { SetLimit { key, limit, now_unix_ms }, Lease { key, lease, need, want, now_unix_ms }, Report { key, lease, spent, closed } }
+    QuotaOutcome {
+        Granted { amount, period_end_unix_ms }, Exhausted { limit, left, period_end_unix_ms }, Unlimited, Done, Repeated,
+        Stale,
+    }
+    AttributeKind { Text, Integer, Bool, Texts }
+    Scope { Query, Describe, Manage, Metrics }
+    GovernCommand {
+        PutPolicy { id, text, by, now_unix_ms, expect_version }, DropPolicy { id },
+        PutTag { tag, places, expect_version }, DeclareAttribute { name, kind },
+        PutSettings { settings, expect_version }, PutKey { key }, RevokeKey { id, now_unix_ms }, KeysUsed { uses },
+        AuditHead { head },
+    }
     RegisterExpect { Version(0), Value(0) }
     RegisterOp { Write { value }, CompareAndSet { expect, value }, Add { delta }, Remove }
     Command {
@@ -227,43 +269,62 @@ enums! {
         PutGrant { grant }, RevokeGrant { id }, SetDraining { node, draining, now_unix_ms },
         Reach { node, source, version, reached, now_unix_ms }, Forgive { node, source, tries },
         RotateAuthority { ca_certificate, rotation }, Certified { node, authority }, EndRotation { former_ca },
-        Register { name, op, request }, Rest { node, roles },
+        Register { name, op, request }, Govern(0), Quota(0), Rest { node, roles },
     }
     AdminCall {
         ApplySource { spec, expect_version }, DropSource { name }, CreateJoinToken { uses, ttl_secs, allowed }, ListJoinTokens,
-        RevokeJoinToken { id }, RemoveNode { node }, IssueBearer { subject, roles, ttl_secs },
+        RevokeJoinToken { id }, RemoveNode { node }, IssueBearer { principal, ttl_secs },
         DrainNode { node }, UndrainNode { node }, SaveSnapshot { from }, RotateAuthority { overlap_secs },
-        ReadRegister { name }, ChangeRegister { name, op, request },
+        ReadRegister { name }, ChangeRegister { name, op, request }, PutPolicy { id, text, expect_version },
+        CheckPolicy { id, text, beside }, DropPolicy { id }, PutTag { tag, places, expect_version },
+        DeclareAttribute { name, kind }, PutSettings { settings, expect_version }, SetQuota { key, limit },
+        CreateKey { principal, scopes, networks, ttl_secs }, ListKeys { after }, RevokeKey { id }, ShowResource { of },
+        Why(0),
     }
     AdminReply { Applied { version, changed }, Token { token }, Tokens(0), Snapshot { hex, bytes, digest },
-        Register { version, value }, Done,
+        Register { version, value }, Key { id, key }, Keys { keys, more }, Fits { tables }, Resource(0), Why(0), Done,
     }
+    ResourceId { Source(0), Policy(0), Tag(0), Attribute(0), Governance, Quota(0) }
+    ResourceContent { Source(0), Policy(0), Tag(0), Attribute(0), Governance(0), Quota(0) }
+    WordOutcome { OfOthers, Holds, Fails, Errs, Depends { filter, residual }, Unusable(0) }
 }
 
 structs! {
     MeshError { code, message, node, source }
     Principal { id, kind, roles, attributes }
     BearerRequest { claim, signature }
-    BearerClaim { asker, keeper, asked_unix_ms, subject, roles, ttl_secs }
+    BearerClaim { asker, keeper, asked_unix_ms, principal, ttl_secs }
     SubqueryId { query, ordinal }
     AttemptId { subquery, partition, attempt }
     TableName { source, schema, table }
-    DecideRequest { query, principal, action, tables }
-    Decision { query, verdict, epoch, decided_by, tables, obligations, policies, notices }
+    DecideRequest { query, principal, action, origin, tables, asked }
+    AskedTable { table, columns }
+    DiscernRequest { principal, origin, asked }
+    Discerned { described, hidden, whole }
+    Decision { query, verdict, epoch, decided_by, tables, asked, obligations, policies, notices }
     TableObligation { table, filter, masks, hidden, policies }
     HiddenColumn { column, policies }
     ColumnMask { column, rules }
     MaskRule { mask, when, policies }
     Notice { mode, policies, change }
     QueryRow {
-        query, coordinator, principal, door, state, sql, started_unix_ms, admission_us, decision_us, planning_us,
-        execution_us, rows, restarts, error,
+        query, coordinator, principal, organisation, agent, priority, door, state, sql, started_unix_ms,
+        queue_position, epoch, times, rows, bytes, cost, restarts, error,
     }
     SubqueryRow { query, ordinal, attempt, source, edge, rule, state, sql, rows, bytes, elapsed_us, error }
     ActorRow { node, name, supervisor, state, restarts, last_failure }
     Progress { node, rows, state }
     BoundRow { node, name, of, max, used, peak, refused }
+    AuditRow {
+        node, sequence, at_unix_ms, kind, query, principal, organisation, acts_for, agent, credential, door, action,
+        statement, tables, decision, epochs, rows, bytes, attempts, cost, duration_us, outcome, code,
+    }
+    DecisionRow { permitted, reason, policies, epoch, decided_by, row_filters, masks, hidden, notices }
     CircuitRow { coordinator, source, edge, state, failures, failing_ms, next_try_ms, error }
+    UsageRow {
+        coordinator, since_unix_ms, organisation, agent, statements, refused, rows_returned, bytes_returned,
+        rows_scanned, bytes_scanned, source_ms, cpu_ms, microcredits,
+    }
     EdgeCall { version, trace, deadline_ms, request }
     SignedSubquery { payload, signer, signature }
     Subquery { attempt, edge, source, sql, schema, principal, epoch, expires_unix_ms, batch_rows, compression, resume, reattach, keyset }
@@ -285,14 +346,31 @@ structs! {
     Candidate { mesh_name, expect, uuid, name, address, labels, door, outbound_only, knows }
     Enrolment { mesh, node, certificate, ca_certificate, authority, members, rotation, epoch }
     Authority { ca_key, bearer_key }
-    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining, resting, rotation, unreached, registers }
+    ControlState { mesh, epoch, members, removed, next_node, wanted, held, sources, grants, draining, resting, rotation, unreached, registers, governance }
+    Governance { decided_since, policies, tags, attributes, settings, keys, quotas, audit_heads }
+    StoredPolicy { text, version, changed_by, changed_unix_ms }
+    TagPlace { tables, columns }
+    GovernanceSettings { environment, utc_offset_minutes, prices, budgets, weights }
+    Prices { statement, row_returned, kib_returned, row_scanned, kib_scanned, source_ms, cpu_ms }
+    Budget { organisation, role, agent, rows_max, bytes_max }
+    ApiKey {
+        id, secret_hash, principal, scopes, networks, created_unix_ms, expires_unix_ms, revoked_unix_ms,
+        last_used_unix_ms,
+    }
+    AuditHead { node, sequence, hash }
+    QuotaKey { organisation, agent, period }
+    LeaseId { node, incarnation, sequence }
+    Lease { amount, spent, granted_unix_ms }
+    PeriodUse { start_unix_ms, end_unix_ms, settled, open, starved }
+    Quota { limit, current, past, asked }
+    QuotaLedger { quotas }
     Rotation { former_ca, new_by_former, former_by_new, until_unix_ms }
     Unreached { since_unix_ms, tries, barred }
     Registers { changes, values, recent }
     Register { value, version }
     RecentChange { request, sum }
     RegisterRequest { id, after }
-    MeshFacts { id, name, ca_certificate, bearer_public_key, founded_unix_ms }
+    MeshFacts { id, name, ca_certificate, bearer_public_key, founded_unix_ms, mask_salt }
     Member {
         id, uuid, name, address, door, labels, outbound_only, voter, status, status_since_unix_ms, public_key,
         allowed, certified_by,
@@ -304,6 +382,14 @@ structs! {
     Grant { id, secret, uses_left, expires_unix_ms, allowed }
     JoinTokenInfo { id, uses_left, expires_unix_ms, allowed }
     SessionOptions { delivery, timeout, batch_rows, resumable, resume }
+    KeyInfo {
+        id, principal, scopes, networks, created_unix_ms, expires_unix_ms, revoked_unix_ms, last_used_unix_ms,
+    }
+    CheckBeside { attributes, tags }
+    WhyRequest { principal, sql, origin, at_unix_ms }
+    Explanation { action, verdict, epoch, at_unix_ms, policies, tables, notices }
+    TableExplanation { table, filter, masks, hidden, words }
+    PolicyWord { policy, mode, deed, about, outcome }
 }
 
 /// Calls `$check::<T>(name, value, limit, kind)` with one value of every variant of every message that has a frame.

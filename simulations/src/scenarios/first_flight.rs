@@ -2,7 +2,8 @@
 //! without it, get it back, and it answers too.
 //!
 //! Invariants: every answer is the rows of single-process DataFusion; the mesh forms, notices, elects and heals within
-//! named virtual times; nothing that was acknowledged before the cut is gone after it.
+//! named virtual times; nothing that was acknowledged before the cut is gone after it; the audit chains of all nodes hold
+//! together.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,6 +13,7 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use datafusion::datasource::MemTable;
+use greylag_governance::audit::verify::{Copy, Knowledge, verify};
 use greylag_protocol::{SourceName, state::SourceSpec, statement::AdminCall};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -22,6 +24,8 @@ use crate::world::{Hosts, MemoryConnectors, MemoryTable, Task, TaskResult, trace
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Virtual time between two tries of a statement.
 const RETRY: Duration = Duration::from_millis(100);
+/// Most bytes of an audit record that a power cut leaves of those that were not synced.
+const TORN_AUDIT_BYTES_MAX: f64 = 400.0;
 const CUSTOMERS: i64 = 500;
 const ORDERS: i64 = 20_000;
 
@@ -103,6 +107,7 @@ impl Pilot<'_> {
 
         let survive = f64::from(self.chance.random_range(0..=4)) / 4.0;
         let torn_sectors = self.hosts.disks[&leader].power_on(survive);
+        self.hosts.audits[&leader].0.cut_power((survive * TORN_AUDIT_BYTES_MAX) as usize);
         self.sim.bounce(leader.as_str());
         let back = self.sim.elapsed();
         self.note(format!("power returns at {leader}, {torn_sectors} sectors torn"));
@@ -110,9 +115,22 @@ impl Pilot<'_> {
         let rows = self.answer(&leader, expected, "an answer from the node that was cut off")?;
         self.holds("people", &leader)?;
         let healed_ms = (self.sim.elapsed() - back).as_millis();
+        self.chains_hold()?;
         self.note("healed");
         let disks = self.hosts.disks.values().fold(0, |h, d| trace::fold(h, &d.hash().to_le_bytes()));
         Ok(Flight { formed_ms, answered_after_cut_ms, healed_ms, torn_sectors, rows, disks })
+    }
+
+    /// What every node has recorded is whole, and fits what the others say of it.
+    fn chains_hold(&self) -> anyhow::Result<()> {
+        let copies: Vec<Copy<'_>> =
+            self.hosts.audits.iter().map(|(name, place)| Copy { label: name.clone(), files: &place.0 }).collect();
+        let report = verify(&copies, &Knowledge::default())?;
+        let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+        anyhow::ensure!(findings.is_empty(), "the audit chains do not hold: {}", findings.join("; "));
+        let records: Vec<u64> = report.chains.iter().map(|chain| chain.records).collect();
+        self.note(format!("audit chains of {records:?} records hold"));
+        Ok(())
     }
 
     fn note(&self, text: impl Into<String>) {

@@ -12,6 +12,7 @@ use std::{
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 use greylag_actors::{
+    audit::{AuditParts, MemoryPlace},
     edge::port::Secrets,
     node::{Node, NodeParts, PeersKind},
 };
@@ -75,6 +76,8 @@ impl Board {
 pub struct Hosts {
     pub names: Vec<String>,
     pub disks: BTreeMap<String, SimDisk>,
+    /// Audit folders.
+    pub audits: BTreeMap<String, MemoryPlace>,
     pub board: Rc<RefCell<Board>>,
 }
 
@@ -84,12 +87,15 @@ impl Hosts {
         let names: Vec<String> = (1..=count).map(|i| format!("n{i}")).collect();
         let disks: BTreeMap<String, SimDisk> =
             names.iter().zip(1u64..).map(|(n, i)| (n.clone(), SimDisk::new(n, seed ^ i))).collect();
+        let audits: BTreeMap<String, MemoryPlace> =
+            names.iter().map(|name| (name.clone(), MemoryPlace::default())).collect();
         let board = Rc::new(RefCell::new(Board::default()));
         for (name, index) in names.iter().zip(0u64..) {
             let host = Host {
                 name: name.clone(),
                 seeds: names.iter().map(|n| format!("{n}:{PORT}")).collect(),
                 disk: disks[name].clone(),
+                audit: audits[name].clone(),
                 board: board.clone(),
                 sources: sources.clone(),
                 seed: seed.wrapping_mul(31).wrapping_add(index),
@@ -104,7 +110,7 @@ impl Hosts {
                 }
             });
         }
-        Self { names, disks, board }
+        Self { names, disks, audits, board }
     }
 }
 
@@ -113,6 +119,7 @@ struct Host {
     name: String,
     seeds: Vec<String>,
     disk: SimDisk,
+    audit: MemoryPlace,
     board: Rc<RefCell<Board>>,
     sources: MemoryConnectors,
     seed: u64,
@@ -153,6 +160,8 @@ impl Host {
             timing,
             peers: PeersKind::Stream,
             bearer: None,
+            hooks: Default::default(),
+            audit: AuditParts::in_memory(self.audit.clone()),
         })
         .await?;
         self.work(&mesh, &node).await

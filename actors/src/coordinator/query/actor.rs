@@ -34,12 +34,9 @@ impl Actor for QueryActor {
         state: &mut QueryState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            QueryMessage::Admitted(slot) => state.admitted(&myself, slot),
-            QueryMessage::Resolved(catalog, touched) => state.resolved(&myself, catalog, touched),
-            QueryMessage::Decided(permit) => state.decided(&myself, permit),
-            QueryMessage::Planned(plan) => state.planned(&myself, plan),
             QueryMessage::Happened(event) => state.happened(&myself, event),
             QueryMessage::Open(opening) => state.open(&myself, opening).await,
+            outcome => state.took(&myself, outcome),
         }
         Ok(())
     }

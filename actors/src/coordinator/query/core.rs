@@ -1,10 +1,10 @@
 //! How one statement walks its steps, and how its plan is run again when rows were lost after the plan had used them.
 //! Pure: events in, effects out. Every step's outcome names its run, so that what an older run still says is ignored.
 //!
-//! INVARIANT: no effect `Plan` without a `Decided` before it; a run that is begun after rows have left the coordinator has
-//! to prove that it begins with them.
+//! INVARIANT: no plan without a decision before it, no run without all steps before it; a run that is begun after rows have
+//! left the coordinator has to prove that it begins with them.
 
-use greylag_protocol::{ErrorClass, ErrorCode, MeshError, NodeId, prefix::Prefix};
+use greylag_protocol::{ErrorClass, ErrorCode, MeshError, NodeId, prefix::Prefix, step::Step};
 
 use crate::coordinator::{gate::core::Fenced, subquery::core::backoff_ms};
 
@@ -16,15 +16,33 @@ pub enum Goal {
     Execute,
 }
 
+/// The steps before execution, in their turn. A description ends with the plan.
+pub const WAY: [Step; 9] = [
+    Step::Admission,
+    Step::Dialect,
+    Step::Tables,
+    Step::Decision,
+    Step::Snapshot,
+    Step::Planning,
+    Step::Cost,
+    Step::Quota,
+    Step::Audit,
+];
+
 /// Where a statement is. Also what `system.queries` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
-    Queued,
-    Resolving,
-    Deciding,
-    Planning,
-    Running { run: u32 },
-    Restarting { run: u32, cause: MeshError, resume: Prefix, wait_ms: u64 },
+    /// One of [`WAY`], or healing.
+    Before(Step),
+    Running {
+        run: u32,
+    },
+    Restarting {
+        run: u32,
+        cause: MeshError,
+        resume: Prefix,
+        wait_ms: u64,
+    },
     Done,
     Failed,
     Cancelled,
@@ -33,13 +51,22 @@ pub enum Stage {
 impl Stage {
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Queued => "queued",
-            Self::Resolving | Self::Deciding => "deciding",
-            Self::Planning => "planning",
+            Self::Before(Step::Admission) => "queued",
+            Self::Before(Step::Dialect | Step::Tables | Step::Decision) => "deciding",
+            Self::Before(_) => "planning",
             Self::Running { .. } | Self::Restarting { .. } => "running",
             Self::Done => "done",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The step that time is spent in.
+    pub fn step(&self) -> Option<Step> {
+        match self {
+            Self::Before(step) => Some(*step),
+            Self::Running { .. } | Self::Restarting { .. } => Some(Step::Execution),
+            Self::Done | Self::Failed | Self::Cancelled => None,
         }
     }
 
@@ -50,14 +77,15 @@ impl Stage {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    Admitted,
-    /// The tables touched are known.
-    Resolved,
-    /// A policy actor permitted it.
-    Decided,
-    Planned,
+    Begun,
+    /// A step before execution has done its part.
+    StepDone(Step),
     /// A step before execution has failed.
     StepFailed(MeshError),
+    /// There is another text in place of the one that could not be planned, or there is none.
+    Healed {
+        found: bool,
+    },
     /// The run's last row is at the outlet.
     RunEnded {
         run: u32,
@@ -71,7 +99,7 @@ pub enum Event {
         run: u32,
         error: MeshError,
     },
-    /// A sub-query was lost after the plan had used rows of it (R5).
+    /// A sub-query was lost after the plan had used rows of it (R5), or was refused because policies have changed.
     SubqueryLost {
         run: u32,
         cause: MeshError,
@@ -91,6 +119,8 @@ pub enum Event {
     CancelAsked {
         by: String,
     },
+    /// What the principal's credential was good for is over.
+    CredentialRevoked,
     /// The door has dropped the result; `complete` if the outlet had its end by then.
     ReaderGone {
         complete: bool,
@@ -100,9 +130,10 @@ pub enum Event {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    Resolve,
-    Decide,
-    Plan,
+    /// Do what this step does.
+    Take(Step),
+    /// Look for another text, after this error.
+    Heal(MeshError),
     /// Tell the caller that the plan is ready.
     Announce,
     Run {
@@ -129,8 +160,13 @@ pub enum Effect {
 pub struct QueryCore {
     goal: Goal,
     stage: Stage,
-    /// What the reader had before the first run.
-    resume: Prefix,
+    /// The run that the steps lead to, and what the reader has by then.
+    next: (u32, Prefix),
+    /// Another text may be looked for, once.
+    heals: bool,
+    /// Why the text that is to be healed could not be planned.
+    wound: Option<MeshError>,
+    announced: bool,
     /// Edges at which rows were lost, with runs that came after.
     shunned: Vec<NodeId>,
     /// Why the current run cannot end well.
@@ -140,8 +176,19 @@ pub struct QueryCore {
 }
 
 impl QueryCore {
-    pub fn new(goal: Goal, resume: Prefix) -> Self {
-        Self { goal, stage: Stage::Queued, resume, shunned: Vec::new(), cause: None, lost: None }
+    /// `heals`: somebody is there who may find another text for one that cannot be planned.
+    pub fn new(goal: Goal, resume: Prefix, heals: bool) -> Self {
+        Self {
+            goal,
+            stage: Stage::Before(Step::Admission),
+            next: (1, resume),
+            heals,
+            wound: None,
+            announced: false,
+            shunned: Vec::new(),
+            cause: None,
+            lost: None,
+        }
     }
 
     pub fn stage(&self) -> &Stage {
@@ -157,23 +204,20 @@ impl QueryCore {
             return Vec::new();
         }
         match (event, self.stage.clone()) {
-            (Event::Admitted, Stage::Queued) => self.go(Stage::Resolving, vec![Effect::Resolve]),
-            (Event::Resolved, Stage::Resolving) => self.go(Stage::Deciding, vec![Effect::Decide]),
-            (Event::Decided, Stage::Deciding) => self.go(Stage::Planning, vec![Effect::Plan]),
-            (Event::Planned, Stage::Planning) => match self.goal {
-                Goal::Describe => self.go(Stage::Done, vec![Effect::Announce, Effect::Leave]),
-                Goal::Execute => {
-                    let start = vec![
-                        Effect::FenceOutlet { run: 1 },
-                        Effect::Announce,
-                        Effect::Run { run: 1, resume: self.resume },
-                    ];
-                    self.go(Stage::Running { run: 1 }, start)
-                }
-            },
-            (Event::StepFailed(error), Stage::Queued | Stage::Resolving | Stage::Deciding | Stage::Planning) => {
+            (Event::Begun, Stage::Before(Step::Admission)) => vec![Effect::Take(Step::Admission)],
+            (Event::StepDone(done), Stage::Before(step)) if done == step => self.step_done(step),
+            (Event::StepFailed(error), Stage::Before(step)) => self.step_failed(step, error),
+            (Event::Healed { found: true }, Stage::Before(Step::Healing)) => self.take(Step::Dialect),
+            (Event::Healed { found: false }, Stage::Before(Step::Healing)) => {
+                let error = self.wound.take().unwrap_or_else(|| MeshError::internal("nothing was to be healed"));
                 self.fail(error)
             }
+            (event, stage) => self.on_run(event, stage),
+        }
+    }
+
+    fn on_run(&mut self, event: Event, stage: Stage) -> Vec<Effect> {
+        match (event, stage) {
             (Event::RunEnded { run: ended }, Stage::Running { run }) if ended == run => {
                 self.go(Stage::Done, vec![Effect::Leave])
             }
@@ -192,6 +236,8 @@ impl QueryCore {
                 Vec::new()
             }
             (Event::SubqueryLost { run: of, cause, edge }, Stage::Running { run }) if of == run => {
+                // An edge that refused an old decision is as good as any.
+                let edge = edge.filter(|_| cause.code != ErrorCode::StaleDecision);
                 self.shunned.extend(edge.filter(|e| !self.shunned.contains(e)));
                 self.cause = None;
                 self.lost = Some(cause.clone());
@@ -208,11 +254,19 @@ impl QueryCore {
             (Event::Budget { granted: true }, Stage::Restarting { run, wait_ms, .. }) => {
                 vec![Effect::Wait { run, ms: wait_ms }]
             }
-            (Event::Waited { run: of }, Stage::Restarting { run, resume, .. }) if of == run => {
-                self.go(Stage::Running { run }, vec![Effect::Run { run, resume }])
+            (Event::Waited { run: of }, Stage::Restarting { run, cause, resume, .. }) if of == run => {
+                self.next = (run, resume);
+                match cause.code {
+                    // What was decided does not hold any more: decided, planned and run anew.
+                    ErrorCode::StaleDecision => self.take(Step::Decision),
+                    _ => self.go(Stage::Running { run }, vec![Effect::Run { run, resume }]),
+                }
             }
             (Event::CancelAsked { by }, _) => {
                 self.cancel(MeshError::new(ErrorCode::Cancelled, format!("the statement was cancelled by `{by}`")))
+            }
+            (Event::CredentialRevoked, _) => {
+                self.cancel(MeshError::new(ErrorCode::Unauthenticated, "the credential has been revoked"))
             }
             (Event::ReaderGone { complete: true }, _) => self.go(Stage::Done, vec![Effect::Leave]),
             (Event::ReaderGone { complete: false }, _) => {
@@ -223,12 +277,48 @@ impl QueryCore {
         }
     }
 
+    fn step_done(&mut self, step: Step) -> Vec<Effect> {
+        if step == Step::Planning && self.goal == Goal::Describe {
+            return self.go(Stage::Done, vec![Effect::Announce, Effect::Leave]);
+        }
+        let next = WAY.iter().position(|s| *s == step).and_then(|at| WAY.get(at + 1));
+        match next {
+            Some(next) => self.take(*next),
+            None => self.run(),
+        }
+    }
+
+    fn run(&mut self) -> Vec<Effect> {
+        let (run, resume) = self.next;
+        let mut start = Vec::new();
+        if !self.announced {
+            self.announced = true;
+            start = vec![Effect::FenceOutlet { run }, Effect::Announce];
+        }
+        start.push(Effect::Run { run, resume });
+        self.go(Stage::Running { run }, start)
+    }
+
+    fn step_failed(&mut self, step: Step, error: MeshError) -> Vec<Effect> {
+        let may_heal = matches!(step, Step::Tables | Step::Planning) && error.class() == ErrorClass::Permanent;
+        if std::mem::take(&mut self.heals) && may_heal && !self.announced {
+            self.wound = Some(error.clone());
+            return self.go(Stage::Before(Step::Healing), vec![Effect::Heal(error)]);
+        }
+        self.fail(error)
+    }
+
+    fn take(&mut self, step: Step) -> Vec<Effect> {
+        self.go(Stage::Before(step), vec![Effect::Take(step)])
+    }
+
     fn fenced(&mut self, found: Fenced, dice: u32, run: u32, cause: MeshError) -> Vec<Effect> {
         if found.ended {
             // The plan had enough rows without the lost ones (a LIMIT): its result is whole.
             return self.go(Stage::Done, vec![Effect::Leave]);
         }
-        let wait_ms = if cause.class() == ErrorClass::Overload { backoff_ms(run, dice) } else { 0 };
+        let pauses = cause.class() == ErrorClass::Overload || cause.code == ErrorCode::StaleDecision;
+        let wait_ms = if pauses { backoff_ms(run, dice) } else { 0 };
         self.go(Stage::Restarting { run, cause, resume: found.taken, wait_ms }, vec![Effect::SpendRestart])
     }
 
@@ -248,6 +338,9 @@ impl QueryCore {
 
 /// GL3004, naming node and source of what was lost.
 fn lost(cause: &MeshError, why: &str) -> MeshError {
+    if cause.code == ErrorCode::StaleDecision {
+        return MeshError { message: format!("{}, and {why}", cause.message), ..cause.clone() };
+    }
     let message = format!("a sub-query was lost and {why}: {} {}", cause.code, cause.message);
     MeshError { code: ErrorCode::SubqueryLost, message, node: cause.node, source: cause.source.clone() }
 }

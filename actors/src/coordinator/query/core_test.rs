@@ -1,9 +1,9 @@
 //! A statement's walk, as tables.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use greylag_protocol::{ErrorCode, MeshError, NodeId, SourceName, prefix::Prefix};
+use greylag_protocol::{ErrorCode, MeshError, NodeId, SourceName, prefix::Prefix, step::Step};
 
-use super::core::{Effect, Event, Goal, QueryCore, Stage};
+use super::core::{Effect, Event, Goal, QueryCore, Stage, WAY};
 use crate::coordinator::gate::core::Fenced;
 
 fn lost() -> MeshError {
@@ -14,14 +14,24 @@ fn taken(rows: u64) -> Prefix {
     Prefix { batches: 1, rows, digest: [7; 32] }
 }
 
+fn fresh(goal: Goal, resume: Prefix) -> QueryCore {
+    QueryCore::new(goal, resume, false)
+}
+
+/// Walks the first so many steps; what the last of them led to.
+fn walk(core: &mut QueryCore, steps: usize) -> Vec<Effect> {
+    let mut effects = core.on(Event::Begun);
+    for step in WAY.into_iter().take(steps) {
+        assert_eq!(effects, [Effect::Take(step)]);
+        effects = core.on(Event::StepDone(step));
+    }
+    effects
+}
+
 fn running() -> QueryCore {
-    let mut core = QueryCore::new(Goal::Execute, Prefix::default());
-    assert_eq!(core.on(Event::Admitted), [Effect::Resolve]);
-    assert_eq!(core.on(Event::Resolved), [Effect::Decide]);
-    assert_eq!(core.on(Event::Decided), [Effect::Plan]);
-    let started = core.on(Event::Planned);
+    let mut core = fresh(Goal::Execute, Prefix::default());
     assert_eq!(
-        started,
+        walk(&mut core, WAY.len()),
         [Effect::FenceOutlet { run: 1 }, Effect::Announce, Effect::Run { run: 1, resume: Prefix::default() }]
     );
     assert!(core.on(Event::Fenced { found: Fenced::default(), dice: 0 }).is_empty());
@@ -62,24 +72,79 @@ fn a_reader_that_has_read_it_all_may_go_before_the_run_is_reported() {
 
 #[test]
 fn a_description_runs_nothing() {
-    let mut core = QueryCore::new(Goal::Describe, Prefix::default());
-    core.on(Event::Admitted);
-    core.on(Event::Resolved);
-    core.on(Event::Decided);
-    assert_eq!(core.on(Event::Planned), [Effect::Announce, Effect::Leave]);
+    let mut core = fresh(Goal::Describe, Prefix::default());
+    let planned = WAY.iter().position(|step| *step == Step::Planning).unwrap() + 1;
+    assert_eq!(walk(&mut core, planned), [Effect::Announce, Effect::Leave]);
     assert_eq!(core.stage(), &Stage::Done);
 }
 
 #[test]
 fn no_step_is_skipped() {
-    for early in [Event::Resolved, Event::Decided, Event::Planned, Event::RunEnded { run: 1 }] {
-        let mut core = QueryCore::new(Goal::Execute, Prefix::default());
-        assert!(core.on(early).is_empty());
-        core.on(Event::Admitted);
-        assert!(core.on(Event::Decided).is_empty(), "a decision about nothing");
-        assert!(core.on(Event::Planned).is_empty(), "a plan without a decision");
-        assert_eq!(core.stage(), &Stage::Resolving);
+    for (at, step) in WAY.into_iter().enumerate() {
+        let mut core = fresh(Goal::Execute, Prefix::default());
+        walk(&mut core, at);
+        for other in Step::ALL.iter().filter(|other| **other != step) {
+            assert!(core.on(Event::StepDone(*other)).is_empty(), "{other:?} in place of {step:?}");
+        }
+        assert!(core.on(Event::RunEnded { run: 1 }).is_empty() && core.on(Event::Healed { found: true }).is_empty());
+        assert_eq!(core.stage(), &Stage::Before(step));
     }
+    let turn = |step| WAY.iter().position(|s| *s == step).unwrap();
+    assert!(turn(Step::Tables) < turn(Step::Decision) && turn(Step::Decision) < turn(Step::Planning));
+    assert!(turn(Step::Dialect) < turn(Step::Tables) && turn(Step::Cost) < turn(Step::Quota));
+}
+
+#[test]
+fn a_statement_whose_decision_is_old_is_decided_planned_and_run_anew() {
+    let stale = MeshError::new(ErrorCode::StaleDecision, "policies have changed");
+    for left in [Prefix::default(), taken(2)] {
+        let mut core = running();
+        let effects = core.on(Event::SubqueryLost { run: 1, cause: stale.clone(), edge: Some(NodeId(2)) });
+        assert_eq!(effects, [Effect::FenceOutlet { run: 2 }, Effect::StopRun]);
+        core.on(Event::Fenced { found: Fenced { taken: left, ..Fenced::default() }, dice: 0 });
+        assert!(matches!(core.on(Event::Budget { granted: true })[..], [Effect::Wait { run: 2, .. }]));
+        let mut effects = core.on(Event::Waited { run: 2 });
+        for step in WAY.into_iter().skip_while(|step| *step != Step::Decision) {
+            assert_eq!(effects, [Effect::Take(step)]);
+            effects = core.on(Event::StepDone(step));
+        }
+        assert_eq!(effects, [Effect::Run { run: 2, resume: left }], "announced once");
+        assert!(core.shunned().is_empty(), "the edge is as good as any");
+        let differs = MeshError::new(ErrorCode::ReplayDiffers, "other rows");
+        let effects = core.on(Event::RunFailed { run: 2, error: differs });
+        assert_eq!(failed(&effects).code, ErrorCode::StaleDecision);
+    }
+}
+
+#[test]
+fn a_text_that_cannot_be_planned_is_healed_once_and_walks_all_steps_again() {
+    let syntax = || MeshError::new(ErrorCode::Syntax, "near FORM");
+    let mut core = QueryCore::new(Goal::Execute, Prefix::default(), true);
+    walk(&mut core, 2);
+    assert_eq!(core.on(Event::StepFailed(syntax())), [Effect::Heal(syntax())]);
+    assert_eq!(core.on(Event::Healed { found: true }), [Effect::Take(Step::Dialect)]);
+    core.on(Event::StepDone(Step::Dialect));
+    assert_eq!(failed(&core.on(Event::StepFailed(syntax()))).code, ErrorCode::Syntax, "once");
+
+    let mut core = QueryCore::new(Goal::Execute, Prefix::default(), true);
+    walk(&mut core, 2);
+    core.on(Event::StepFailed(syntax()));
+    assert_eq!(failed(&core.on(Event::Healed { found: false })).message, syntax().message);
+
+    let mut core = QueryCore::new(Goal::Execute, Prefix::default(), true);
+    walk(&mut core, 3);
+    let denied = MeshError::new(ErrorCode::Denied, "no");
+    assert_eq!(failed(&core.on(Event::StepFailed(denied))).code, ErrorCode::Denied, "a denial is not healed");
+}
+
+#[test]
+fn a_revoked_credential_stops_it_at_once() {
+    for steps in 0..WAY.len() {
+        let mut core = fresh(Goal::Execute, Prefix::default());
+        walk(&mut core, steps);
+        assert_eq!(failed(&core.on(Event::CredentialRevoked)).code, ErrorCode::Unauthenticated);
+    }
+    assert_eq!(failed(&running().on(Event::CredentialRevoked)).code, ErrorCode::Unauthenticated);
 }
 
 #[test]
@@ -124,12 +189,9 @@ fn restarts_that_are_used_up_are_an_error_that_names_who() {
 
 #[test]
 fn a_reader_that_comes_back_gets_a_run_that_begins_with_what_it_has() {
-    let mut core = QueryCore::new(Goal::Execute, taken(3));
-    for step in [Event::Admitted, Event::Resolved, Event::Decided] {
-        core.on(step);
-    }
+    let mut core = fresh(Goal::Execute, taken(3));
     let resumed = Effect::Run { run: 1, resume: taken(3) };
-    assert_eq!(core.on(Event::Planned), [Effect::FenceOutlet { run: 1 }, Effect::Announce, resumed]);
+    assert_eq!(walk(&mut core, WAY.len()), [Effect::FenceOutlet { run: 1 }, Effect::Announce, resumed]);
 }
 
 #[test]
@@ -164,12 +226,10 @@ fn every_stage_can_be_ended_from_outside() {
         (Event::ReaderGone { complete: false }, ErrorCode::Cancelled, Stage::Cancelled),
     ];
     for (event, code, stage) in ends {
-        for steps in 0..=5 {
-            let mut core = QueryCore::new(Goal::Execute, Prefix::default());
-            for step in [Event::Admitted, Event::Resolved, Event::Decided, Event::Planned].into_iter().take(steps) {
-                core.on(step);
-            }
-            if steps == 5 {
+        for steps in 0..=WAY.len() + 1 {
+            let mut core = fresh(Goal::Execute, Prefix::default());
+            walk(&mut core, steps);
+            if steps > WAY.len() {
                 lose(&mut core, 1, Fenced::default());
             }
             assert_eq!(failed(&core.on(event.clone())).code, code, "{event:?} after {steps} steps");
@@ -180,11 +240,9 @@ fn every_stage_can_be_ended_from_outside() {
 
 #[test]
 fn a_failed_step_is_the_end() {
-    for steps in 0..=3 {
-        let mut core = QueryCore::new(Goal::Execute, Prefix::default());
-        for step in [Event::Admitted, Event::Resolved, Event::Decided].into_iter().take(steps) {
-            core.on(step);
-        }
+    for steps in 0..WAY.len() {
+        let mut core = fresh(Goal::Execute, Prefix::default());
+        walk(&mut core, steps);
         let error = MeshError::new(ErrorCode::NoPolicy, "nobody");
         assert_eq!(failed(&core.on(Event::StepFailed(error))).code, ErrorCode::NoPolicy);
     }

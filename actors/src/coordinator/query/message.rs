@@ -4,16 +4,21 @@ use std::sync::Arc;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use greylag_protocol::{
-    QueryId, Result,
+    MeshError, QueryId, Result,
+    messages::control::Decision,
     statement::{BatchStream, Session},
 };
 use ractor_cluster::RactorMessage;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::core::{Event, Goal};
+use super::{
+    core::{Event, Goal},
+    steps::quota::Till,
+};
 use crate::{
+    audit::Admission,
     coordinator::{Coordinator, gate::Released},
-    planner::port::{Catalog, ExecutablePlan, Permit, SubqueryPlan, Touched},
+    planner::port::{Catalog, ExecutablePlan, Permit, Pin, SubqueryPlan, Touched},
     rest::Busy,
     turnstile::Slot,
 };
@@ -29,6 +34,8 @@ pub struct Job {
     /// Told once: that the plan is ready, or why there is none.
     pub announce: oneshot::Sender<Result<Announced>>,
     pub busy: Busy,
+    /// Room for the record of a statement that is run.
+    pub admission: Option<Admission>,
 }
 
 /// A statement whose plan is ready, and is running if it was to be executed.
@@ -43,9 +50,15 @@ pub type Arguments = (Arc<Coordinator>, Job);
 #[derive(RactorMessage)]
 pub enum QueryMessage {
     Admitted(Slot),
+    Translated(String),
     Resolved(Arc<Catalog>, Touched),
     Decided(Permit),
+    Denied(Box<Decision>, MeshError),
+    Pinned(Vec<Pin>),
     Planned(Arc<dyn ExecutablePlan>),
+    Reserved(Till),
+    Recorded,
+    Healed(Option<String>),
     Happened(Event),
     /// The running plan wants a sub-query.
     Open(Opening),

@@ -9,7 +9,7 @@ mod effects;
 pub mod message;
 mod run;
 mod state;
-mod steps;
+pub mod steps;
 
 pub use actor::QueryActor;
 pub use message::{Announced, Job, QueryMessage};

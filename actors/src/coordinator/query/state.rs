@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
+use greylag_governance::audit::StatementFacts;
 use greylag_protocol::{
-    ErrorCode, MeshError, QueryId, Result, messages::control::QueryRow, state::Role, statement::Session,
+    ErrorCode, MeshError, QueryId, Result,
+    messages::control::{Decision, QueryRow},
+    state::Role,
+    statement::Session,
+    step::{Step, StepTimes},
 };
 use ractor::{ActorId, ActorRef};
 use rand::{SeedableRng, rngs::StdRng};
@@ -16,17 +21,18 @@ use super::{
     core::{Event, Goal, QueryCore, Stage},
     message::{Announced, Job, Opening, QueryMessage},
     run::Run,
-    steps,
+    steps::{audit, cost::Costed, metering::Meter, quota::Till},
 };
 use crate::{
     NodeCtx,
+    audit::Admission,
     coordinator::{
         Coordinator, Registered,
         gate::{ReleaseGate, Released, Room, share::MemoryShare},
         ledger::QueryEntry,
         subquery::Budget,
     },
-    planner::port::{Catalog, ExecutablePlan, Permit, Touched},
+    planner::port::{Catalog, ExecutablePlan, Permit, Pin, Touched},
     rest::Busy,
     task::TaskGuard,
     tree::{ActorState, TreeEntry},
@@ -47,8 +53,20 @@ pub struct QueryState {
     pub(super) timer: Option<TaskGuard>,
     pub(super) _deadline: TaskGuard,
     pub(super) slot: Option<Slot>,
+    /// The text as it is planned: what came, translated or healed.
+    pub(super) sql: String,
+    pub(super) healed: Option<String>,
     pub(super) resolved: Option<(Arc<Catalog>, Touched)>,
+    pub(super) pins: Vec<Pin>,
+    pub(super) costed: Option<Costed>,
+    pub(super) till: Option<Till>,
+    pub(super) meter: Arc<Meter>,
     pub(super) permit: Option<Permit>,
+    pub(super) denial: Option<Box<Decision>>,
+    /// How it has failed, for its record.
+    pub(super) code: Option<ErrorCode>,
+    admission: Option<Admission>,
+    goal: Goal,
     pub(super) plan: Option<Arc<dyn ExecutablePlan>>,
     pub(super) run: Option<Run>,
     pub(super) row: TreeEntry,
@@ -58,7 +76,6 @@ pub struct QueryState {
 /// The job, less what is handed on.
 pub(super) struct JobState {
     pub(super) query: QueryId,
-    pub(super) goal: Goal,
     pub(super) session: Session,
     pub(super) sql: String,
     pub(super) parameters: Option<arrow::array::RecordBatch>,
@@ -85,15 +102,14 @@ impl QueryState {
         });
         let row = coordinator.ctx.tree().register(&format!("query/{}", job.query), "coordinator");
         row.set(ActorState::Running);
-        let registered = coordinator.register(job.query, &job.session.principal.id, myself.clone());
+        let registered = coordinator.register(job.query, &job.session.principal, myself.clone());
         let seed = coordinator.ctx.seams.seed ^ job.query.0.as_u128() as u64;
         Self {
-            core: QueryCore::new(job.goal, resume),
+            core: QueryCore::new(job.goal, resume, coordinator.ctx.hooks.healing.is_some()),
             budget: Budget::new(coordinator.ctx.limits.query_restarts_max),
             dice: StdRng::seed_from_u64(seed),
             job: JobState {
                 query: job.query,
-                goal: job.goal,
                 session: job.session,
                 sql: job.sql,
                 parameters: job.parameters,
@@ -109,8 +125,18 @@ impl QueryState {
             timer: None,
             _deadline: deadline,
             slot: None,
+            sql: String::new(),
+            healed: None,
             resolved: None,
+            pins: Vec::new(),
+            costed: None,
+            till: None,
+            meter: Arc::default(),
             permit: None,
+            denial: None,
+            code: None,
+            admission: job.admission,
+            goal: job.goal,
             plan: None,
             run: None,
             row,
@@ -128,27 +154,64 @@ impl QueryState {
 
     /// The first step.
     pub fn begin(&mut self, myself: &ActorRef<QueryMessage>) {
-        self.control_step(myself, "admission", steps::admit(self.coordinator.statements.clone()));
+        self.happened(myself, Event::Begun);
     }
 
-    pub fn admitted(&mut self, myself: &ActorRef<QueryMessage>, slot: Slot) {
-        self.slot = Some(slot);
-        self.happened(myself, Event::Admitted);
+    /// Keeps what a step has come to.
+    pub fn took(&mut self, myself: &ActorRef<QueryMessage>, outcome: QueryMessage) {
+        let step = match outcome {
+            QueryMessage::Admitted(slot) => {
+                self.slot = Some(slot);
+                Step::Admission
+            }
+            QueryMessage::Translated(sql) => {
+                self.sql = sql;
+                Step::Dialect
+            }
+            QueryMessage::Resolved(catalog, touched) => {
+                self.resolved = Some((catalog, touched));
+                Step::Tables
+            }
+            QueryMessage::Decided(permit) => {
+                self.entry.decided(permit.epoch());
+                self.permit = Some(permit);
+                Step::Decision
+            }
+            QueryMessage::Denied(decision, error) => {
+                self.denial = Some(decision);
+                return self.happened(myself, Event::StepFailed(error));
+            }
+            QueryMessage::Pinned(pins) => {
+                self.pins = pins;
+                Step::Snapshot
+            }
+            QueryMessage::Planned(plan) => return self.planned(myself, plan),
+            QueryMessage::Reserved(till) => {
+                self.till = Some(till);
+                Step::Quota
+            }
+            QueryMessage::Recorded => Step::Audit,
+            QueryMessage::Healed(text) => {
+                let found = text.is_some();
+                self.healed = text;
+                return self.happened(myself, Event::Healed { found });
+            }
+            QueryMessage::Happened(_) | QueryMessage::Open(_) => return,
+        };
+        self.happened(myself, Event::StepDone(step));
     }
 
-    pub fn resolved(&mut self, myself: &ActorRef<QueryMessage>, catalog: Arc<Catalog>, touched: Touched) {
-        self.resolved = Some((catalog, touched));
-        self.happened(myself, Event::Resolved);
-    }
-
-    pub fn decided(&mut self, myself: &ActorRef<QueryMessage>, permit: Permit) {
-        self.permit = Some(permit);
-        self.happened(myself, Event::Decided);
-    }
-
-    pub fn planned(&mut self, myself: &ActorRef<QueryMessage>, plan: Arc<dyn ExecutablePlan>) {
+    /// A plan that was made anew, because policies have changed, must give what was announced.
+    fn planned(&mut self, myself: &ActorRef<QueryMessage>, plan: Arc<dyn ExecutablePlan>) {
+        let differs = self.plan.as_ref().is_some_and(|before| before.schema() != plan.schema());
+        if differs && self.job.announce.is_none() {
+            let message = "policies have changed while it ran, and its columns with them";
+            let error = MeshError::new(ErrorCode::StaleDecision, message);
+            return self.happened(myself, Event::StepFailed(error));
+        }
+        self.entry.times(&plan.times());
         self.plan = Some(plan);
-        self.happened(myself, Event::Planned);
+        self.happened(myself, Event::StepDone(Step::Planning));
     }
 
     /// The running plan wants a sub-query.
@@ -191,9 +254,42 @@ pub fn lost(ctx: &NodeCtx) -> MeshError {
     error.at_node(ctx.node)
 }
 
+impl QueryState {
+    /// What is known for a record.
+    pub(super) fn facts(&self) -> StatementFacts {
+        audit::facts(&audit::Known {
+            node: self.coordinator.ctx.node,
+            query: self.job.query,
+            session: &self.job.session,
+            touched: self.resolved.as_ref().map(|(_, touched)| touched),
+            permit: self.permit.as_ref(),
+            denial: self.denial.as_deref(),
+        })
+    }
+
+    /// Hands in the record of what has ended.
+    fn record(&mut self) {
+        let code = self.code.or_else(|| (*self.stage() != Stage::Done).then_some(ErrorCode::Internal));
+        if !audit::is_recorded(self.goal, code) {
+            return;
+        }
+        let Some(row) = self.entry.row() else { return };
+        let mut sources = audit::Sources::default();
+        self.coordinator.ledger.attempts_of(self.job.query, |attempt| sources.add(attempt));
+        let now = self.coordinator.ctx.seams.clock.unix_ms();
+        let record = audit::ended(now, self.facts(), &row, sources.all(), code);
+        match self.admission.take() {
+            Some(admission) => admission.record(record),
+            // Nothing was given away; the log that refuses has said so itself.
+            None => drop(self.coordinator.ctx.audit.record(record)),
+        }
+    }
+}
+
 impl Drop for QueryState {
     fn drop(&mut self) {
         self.close();
+        self.record();
     }
 }
 
@@ -202,15 +298,19 @@ fn row_of(coordinator: &Coordinator, job: &Job) -> QueryRow {
         query: job.query,
         coordinator: coordinator.ctx.node,
         principal: job.session.principal.id.clone(),
+        organisation: job.session.principal.organisation().map(str::to_owned),
+        agent: job.session.principal.agent_id().map(str::to_owned),
+        priority: job.session.principal.priority(),
         door: job.session.door.to_owned(),
         state: String::new(),
         sql: job.sql.clone(),
         started_unix_ms: coordinator.ctx.seams.clock.unix_ms(),
-        admission_us: 0,
-        decision_us: 0,
-        planning_us: 0,
-        execution_us: 0,
+        queue_position: None,
+        epoch: None,
+        times: StepTimes::default(),
         rows: 0,
+        bytes: 0,
+        cost: 0,
         restarts: 0,
         error: None,
     }

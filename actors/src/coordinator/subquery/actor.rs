@@ -3,6 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use futures::StreamExt;
 use greylag_protocol::{AttemptId, ErrorCode, MeshError, NodeId, SubqueryId, statement::BatchStream};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use ractor_cluster::RactorMessage;
@@ -21,6 +22,7 @@ use crate::{
         query::{QueryMessage, core::Event as QueryEvent},
     },
     planner::port::SubqueryPlan,
+    recut::bytes_of,
     task::TaskGuard,
     tree::{ActorState, TreeEntry},
 };
@@ -87,7 +89,13 @@ impl Actor for SubqueryActor {
         row.set(ActorState::Running);
         myself.cast(SubqueryMessage::Begin)?;
         // A plan that has gone drops the stream, which ends this.
-        let _ = reply.send(Ok(Box::pin(released) as BatchStream));
+        let meter = facts.meter.clone();
+        let metered = released.map(move |batch| {
+            let batch = batch?;
+            meter.scanned(batch.num_rows() as u64, bytes_of(&batch))?;
+            Ok(batch)
+        });
+        let _ = reply.send(Ok(Box::pin(metered) as BatchStream));
         let dice = StdRng::seed_from_u64(facts.ctx.seams.seed ^ spread.rotate_left(17));
         Ok(SubqueryState { core, facts, plan, partition, gate, query, attempt: None, timer: None, dice, row, name })
     }

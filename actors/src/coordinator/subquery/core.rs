@@ -329,7 +329,8 @@ impl SubqueryCore {
         if error.class() == ErrorClass::Permanent {
             return self.fail(error);
         }
-        if error.code == ErrorCode::ReplayDiffers {
+        // Whoever would be asked next has to refuse too: the whole statement is decided anew.
+        if matches!(error.code, ErrorCode::ReplayDiffers | ErrorCode::StaleDecision) {
             self.phase = Phase::Over;
             return vec![Effect::RestartQuery { cause: error, edge }];
         }

@@ -22,7 +22,7 @@ use super::{
     circuits::Circuits,
     gate::{Room, core::Hold},
     ledger::Ledger,
-    query::QueryMessage,
+    query::{QueryMessage, steps::metering::Meter},
 };
 use crate::{NodeCtx, planner::port::SubqueryPlan};
 
@@ -60,6 +60,7 @@ pub struct QueryFacts {
     pub shunned: Vec<NodeId>,
     pub room: Room,
     pub budget: Budget,
+    pub meter: Arc<Meter>,
 }
 
 /// One opening of one sub-query.

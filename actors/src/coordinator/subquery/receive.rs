@@ -11,7 +11,7 @@ use greylag_cluster::{
     transport::{FrameReader, FrameWriter},
 };
 use greylag_protocol::{
-    ErrorCode, MeshError, NodeId, Result,
+    Epoch, ErrorCode, MeshError, NodeId, Result,
     frame::{FrameKind, REQUEST_BYTES_MAX, SMALL_BYTES_MAX, StreamTag},
     ipc::Decoder,
     messages::edge::{
@@ -35,7 +35,7 @@ use crate::{
         },
         ledger::AttemptEntry,
     },
-    edge::port::LocalSubquery,
+    edge::{core::stale, port::LocalSubquery},
     planner::port::SubqueryPlan,
 };
 
@@ -73,6 +73,7 @@ impl From<Refusal> for Outcome {
 /// Runs an attempt to its end.
 pub async fn run(arguments: &AttemptArguments, entry: &AttemptEntry) -> Outcome {
     let AttemptArguments { facts, plan, edge, .. } = arguments;
+    let began = Instant::now();
     let outcome = if arguments.edge == arguments.facts.ctx.node {
         local(arguments, entry).await
     } else {
@@ -82,6 +83,7 @@ pub async fn run(arguments: &AttemptArguments, entry: &AttemptEntry) -> Outcome 
             outcome = remote(arguments, entry) => outcome,
         }
     };
+    facts.meter.source_worked(began.elapsed());
     match outcome {
         Ok(()) => Outcome::Ended,
         Err(Outcome::Failed(error)) => {
@@ -95,6 +97,7 @@ pub async fn run(arguments: &AttemptArguments, entry: &AttemptEntry) -> Outcome 
 
 async fn local(arguments: &AttemptArguments, entry: &AttemptEntry) -> Result<(), Outcome> {
     let AttemptArguments { facts, plan, id, gate, .. } = arguments;
+    still_decided(&facts.ctx, facts.epoch)?;
     let edge = local_edge(&facts.ctx, &plan.source)?;
     let subquery = LocalSubquery {
         sql: plan.sql.clone(),
@@ -164,7 +167,9 @@ fn key_column(plan: &SubqueryPlan) -> Option<usize> {
 /// What the edge has to know of the key that the rows are ordered by.
 fn keyset(arguments: &AttemptArguments) -> Result<Option<Keyset>> {
     let Some(plan) = &arguments.plan.keyset else { return Ok(None) };
-    let after = |mark: &Mark| Ok(AfterKey { sql: plan.rest.sql(mark.key)?, snapshot: mark.snapshot.clone() });
+    let after = |mark: &Mark| -> Result<AfterKey> {
+        Ok(AfterKey { sql: plan.rest.sql(mark.key)?, snapshot: mark.snapshot.clone() })
+    };
     let after = arguments.terms.mark.as_ref().map(after).transpose()?;
     Ok(Some(Keyset { schema: plan.schema.clone(), table: plan.table.clone(), after }))
 }
@@ -234,6 +239,12 @@ async fn receive(arguments: &AttemptArguments, entry: &AttemptEntry, reader: &mu
             None => return Err(check.truncated().into()),
         }
     }
+}
+
+/// On this very node nobody else looks: see the edge's own check.
+fn still_decided(ctx: &NodeCtx, decided: Epoch) -> Result<()> {
+    let since = ctx.mesh.state().governance.decided_since;
+    if decided >= since { Ok(()) } else { Err(stale(decided, since).at_node(ctx.node)) }
 }
 
 /// The edge was told which columns are wanted; it must not answer with others.

@@ -81,15 +81,33 @@ const QUERIES: &[Column] = &[
     ("query", Text, false),
     ("coordinator", Text, false),
     ("principal", Text, false),
+    ("organisation", Text, true),
+    ("agent", Text, true),
+    ("priority", Text, false),
     ("door", Text, false),
     ("state", Text, false),
     ("sql", Text, false),
     ("started", Time, false),
+    ("queue_position", Small, true),
+    ("epoch", Count, true),
+    // One for each step, in `Step::ALL`'s order.
     ("admission_us", Count, false),
+    ("tables_us", Count, false),
     ("decision_us", Count, false),
-    ("planning_us", Count, false),
+    ("cost_us", Count, false),
+    ("quota_us", Count, false),
+    ("row_filters_us", Count, false),
+    ("dialect_us", Count, false),
+    ("snapshot_us", Count, false),
     ("execution_us", Count, false),
+    ("healing_us", Count, false),
+    ("masks_us", Count, false),
+    ("metering_us", Count, false),
+    ("audit_us", Count, false),
+    ("planning_us", Count, false),
     ("rows", Count, false),
+    ("bytes", Count, false),
+    ("cost", Count, false),
     ("restarts", Small, false),
     ("error", Text, true),
 ];
@@ -136,8 +154,115 @@ const CIRCUITS: &[Column] = &[
     ("error", Text, false),
 ];
 
+const USAGE: &[Column] = &[
+    ("coordinator", Text, false),
+    ("since", Time, false),
+    ("organisation", Text, true),
+    ("agent", Text, true),
+    ("statements", Count, false),
+    ("refused", Count, false),
+    ("rows_returned", Count, false),
+    ("bytes_returned", Count, false),
+    ("rows_scanned", Count, false),
+    ("bytes_scanned", Count, false),
+    ("source_ms", Count, false),
+    ("cpu_ms", Count, false),
+    ("microcredits", Count, false),
+];
+const QUOTAS: &[Column] = &[
+    ("organisation", Text, false),
+    ("agent", Text, true),
+    ("period", Text, false),
+    ("period_start", Time, false),
+    ("period_end", Time, false),
+    ("limit_microcredits", Count, true),
+    ("settled_microcredits", Count, false),
+    ("leased_microcredits", Count, false),
+    ("spent_microcredits", Count, false),
+    ("leases", Small, false),
+];
+
+const POLICIES: &[Column] = &[
+    ("id", Text, false),
+    ("version", Count, false),
+    ("effect", Text, true),
+    ("mode", Text, true),
+    ("mask", Text, true),
+    ("tables", Text, true),
+    ("changed_by", Text, false),
+    ("changed", Time, false),
+    ("text", Text, false),
+    ("problem", Text, true),
+];
+const TAGS: &[Column] =
+    &[("tag", Text, false), ("version", Count, false), ("tables", Text, false), ("columns", Text, true)];
+const ATTRIBUTES: &[Column] = &[("name", Text, false), ("type", Text, false)];
+const KEYS: &[Column] = &[
+    ("id", Text, false),
+    ("principal", Text, false),
+    ("kind", Text, false),
+    ("organisation", Text, true),
+    ("roles", Text, false),
+    ("attributes", Text, false),
+    ("scopes", Text, false),
+    ("networks", Text, false),
+    ("created", Time, false),
+    ("expires", Time, true),
+    ("revoked", Time, true),
+    ("last_used", Time, true),
+];
+
+const AUDIT: &[Column] = &[
+    ("node", Text, false),
+    ("sequence", Count, false),
+    ("at", Time, false),
+    ("kind", Text, false),
+    ("query", Text, true),
+    ("principal", Text, false),
+    ("organisation", Text, true),
+    ("acts_for", Text, true),
+    ("agent", Text, true),
+    ("credential", Text, true),
+    ("door", Text, false),
+    ("action", Text, false),
+    ("statement", Text, false),
+    ("tables", Text, false),
+    ("policies", Text, true),
+    ("epoch", Count, true),
+    ("row_filters", Text, true),
+    ("masks", Text, true),
+    ("hidden", Text, true),
+    ("epoch_before", Count, true),
+    ("epoch_after", Count, true),
+    ("rows", Count, false),
+    ("bytes", Count, false),
+    ("attempts", Small, false),
+    ("cost", Count, false),
+    ("duration_us", Count, false),
+    ("outcome", Text, true),
+    ("code", Text, true),
+];
+const DECISIONS: &[Column] = &[
+    ("node", Text, false),
+    ("at", Time, false),
+    ("query", Text, true),
+    ("principal", Text, false),
+    ("organisation", Text, true),
+    ("action", Text, false),
+    ("tables", Text, false),
+    ("permitted", Flag, false),
+    ("reason", Text, true),
+    ("policies", Text, false),
+    ("epoch", Count, false),
+    ("decided_by", Text, false),
+    ("row_filters", Text, false),
+    ("masks", Text, false),
+    ("hidden", Text, false),
+    ("notices", Text, false),
+];
+
 /// All system tables.
-pub const TABLES: [(&str, &[Column]); 9] = [
+pub const TABLES: [(&str, &[Column]); 17] = [
     ("nodes", NODES),
     ("roles", ROLES),
     ("sources", SOURCES),
@@ -147,6 +272,14 @@ pub const TABLES: [(&str, &[Column]); 9] = [
     ("actors", ACTORS),
     ("bounds", BOUNDS),
     ("circuits", CIRCUITS),
+    ("usage", USAGE),
+    ("quotas", QUOTAS),
+    ("policies", POLICIES),
+    ("tags", TAGS),
+    ("attributes", ATTRIBUTES),
+    ("keys", KEYS),
+    ("audit", AUDIT),
+    ("decisions", DECISIONS),
 ];
 
 pub fn schema(columns: &[Column]) -> SchemaRef {
@@ -275,4 +408,18 @@ pub fn batch(name: &str, rows: impl IntoIterator<Item = Vec<Cell>>) -> Result<Re
     }
     let arrays = builders.into_iter().map(Builder::finish).collect();
     RecordBatch::try_new(schema(columns), arrays).map_err(|_| broken())
+}
+
+#[cfg(test)]
+mod tests {
+    use greylag_protocol::step::Step;
+
+    use super::*;
+
+    #[test]
+    fn each_step_has_its_column_in_order() {
+        let columns: Vec<String> =
+            QUERIES.iter().filter_map(|(name, ..)| name.strip_suffix("_us")).map(str::to_owned).collect();
+        assert_eq!(columns, Step::ALL.iter().map(|step| step.name().to_owned()).collect::<Vec<_>>());
+    }
 }

@@ -4,12 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use greylag_protocol::{
     NodeId,
-    messages::control::{ActorRow, BoundRow, CircuitRow, ControlReply, ControlRequest, QueryRow, SubqueryRow},
+    messages::control::{
+        ActorRow, AuditRow, BoundRow, CircuitRow, ControlReply, ControlRequest, QueryRow, SubqueryRow, UsageRow,
+    },
     state::{MemberStatus, Role},
 };
 
 use tokio::time::Instant;
 
+use super::recorded;
 use crate::coordinator::Coordinator;
 
 /// Longest wait for other nodes.
@@ -63,6 +66,27 @@ pub async fn circuits(coordinator: &Arc<Coordinator>) -> Vec<CircuitRow> {
             all.extend(rows);
         }
     }
+    all
+}
+
+pub async fn usage(coordinator: &Arc<Coordinator>) -> Vec<UsageRow> {
+    let mut all = coordinator.ctx.quota.usage();
+    for reply in from_others(coordinator, ControlRequest::ObserveUsage, |_| Some(Role::Coordinator)).await {
+        if let ControlReply::Usage { rows, .. } = reply {
+            all.extend(rows);
+        }
+    }
+    all
+}
+
+pub async fn audit(coordinator: &Arc<Coordinator>) -> Vec<AuditRow> {
+    let mut all = recorded(&coordinator.ctx);
+    for reply in from_others(coordinator, ControlRequest::ObserveAudit, some_role(coordinator)).await {
+        if let ControlReply::Audit { rows, .. } = reply {
+            all.extend(rows);
+        }
+    }
+    all.sort_by_key(|row| (std::cmp::Reverse(row.at_unix_ms), row.node, std::cmp::Reverse(row.sequence)));
     all
 }
 

@@ -1,9 +1,9 @@
-//! Rows that nodes have told of their statements, actors, bounds and circuits.
+//! Rows that nodes have told of their statements, actors, bounds, circuits and use.
 
 use arrow::array::RecordBatch;
 use greylag_protocol::{
     Result,
-    messages::control::{ActorRow, BoundRow, CircuitRow, QueryRow, SubqueryRow},
+    messages::control::{ActorRow, BoundRow, CircuitRow, QueryRow, SubqueryRow, UsageRow},
 };
 
 use super::columns::{Cell, batch};
@@ -12,22 +12,23 @@ pub fn queries(rows: Vec<QueryRow>) -> Result<RecordBatch> {
     batch(
         "queries",
         rows.into_iter().map(|row| {
-            vec![
+            let mut cells: Vec<Cell> = vec![
                 row.query.to_string().into(),
                 row.coordinator.to_string().into(),
                 row.principal.into(),
+                row.organisation.into(),
+                row.agent.into(),
+                row.priority.as_str().into(),
                 row.door.into(),
                 row.state.into(),
                 row.sql.into(),
                 Cell::Time(row.started_unix_ms),
-                row.admission_us.into(),
-                row.decision_us.into(),
-                row.planning_us.into(),
-                row.execution_us.into(),
-                row.rows.into(),
-                row.restarts.into(),
-                row.error.into(),
-            ]
+                row.queue_position.into(),
+                row.epoch.map(|epoch| epoch.0).into(),
+            ];
+            cells.extend(row.times.iter().map(|(_, us)| Cell::from(us)));
+            cells.extend([row.rows.into(), row.bytes.into(), row.cost.into(), row.restarts.into(), row.error.into()]);
+            cells
         }),
     )
 }
@@ -100,6 +101,29 @@ pub fn circuits(rows: Vec<CircuitRow>) -> Result<RecordBatch> {
                 row.failing_ms.into(),
                 row.next_try_ms.into(),
                 row.error.into(),
+            ]
+        }),
+    )
+}
+
+pub fn usage(rows: Vec<UsageRow>) -> Result<RecordBatch> {
+    batch(
+        "usage",
+        rows.into_iter().map(|row| {
+            vec![
+                row.coordinator.to_string().into(),
+                Cell::Time(row.since_unix_ms),
+                row.organisation.into(),
+                row.agent.into(),
+                row.statements.into(),
+                row.refused.into(),
+                row.rows_returned.into(),
+                row.bytes_returned.into(),
+                row.rows_scanned.into(),
+                row.bytes_scanned.into(),
+                row.source_ms.into(),
+                row.cpu_ms.into(),
+                row.microcredits.into(),
             ]
         }),
     )

@@ -10,13 +10,19 @@ use arrow::array::RecordBatch;
 use greylag_cluster::{LinkState, health::Health};
 use greylag_protocol::{
     NodeId, Result,
+    ids::RESERVED_NAMES,
+    messages::control::{AskedTable, Discerned, TableName},
+    schema::{TableSchema, WireSchema},
     state::{Allowed, MemberStatus, Role, RoleCount},
+    statement::Session,
 };
 
-use super::columns::{Cell, TABLES, batch};
+use super::columns::{Cell, TABLES, batch, schema};
 use crate::{
     coordinator::{Coordinator, edges::nearest},
     edge::port::SECRET_OPTIONS,
+    policy::port::discern,
+    quota::leased,
 };
 
 pub fn nodes(coordinator: &Coordinator, mut health: BTreeMap<NodeId, Health>) -> Result<RecordBatch> {
@@ -127,31 +133,72 @@ pub fn sources(coordinator: &Coordinator) -> Result<RecordBatch> {
     batch("sources", rows)
 }
 
-/// Tables of all sources and the system's own. Of a source whose schema could not be had there is one row, with the
-/// reason.
-pub fn tables(coordinator: &Arc<Coordinator>) -> Result<RecordBatch> {
-    let view = coordinator.catalog.view();
+/// What the log knows of the quotas: the period that it grants from, and those before it that it still keeps. One that is
+/// over by the clock stays the first until somebody asks for a part of the next.
+pub fn quotas(coordinator: &Coordinator) -> Result<RecordBatch> {
+    let state = coordinator.ctx.mesh.state();
     let mut rows: Vec<Vec<Cell>> = Vec::new();
-    for (name, source) in &view.catalog.sources {
-        for table in &source.tables {
-            let key = (!table.primary_key.is_empty()).then(|| table.primary_key.join(","));
-            let left_out: Vec<String> =
-                table.unsupported.iter().map(|(column, of)| format!("column `{column}`: type `{of}`")).collect();
-            let error = (!left_out.is_empty()).then(|| format!("left out: {}", left_out.join(", ")));
+    for (key, quota) in &state.governance.quotas.quotas {
+        for period in std::iter::once(&quota.current).chain(&quota.past) {
             rows.push(vec![
-                name.to_string().into(),
-                table.schema.clone().into(),
-                table.name.clone().into(),
-                "table".into(),
-                table.rows.into(),
-                table.bytes.into(),
-                (table.columns.0.fields().len() as u32).into(),
-                key.into(),
-                error.into(),
+                key.organisation.clone().into(),
+                key.agent.clone().into(),
+                key.period.to_string().into(),
+                Cell::Time(period.start_unix_ms),
+                Cell::Time(period.end_unix_ms),
+                quota.limit.into(),
+                period.settled.into(),
+                leased(period).into(),
+                period.spent().into(),
+                (period.open.len() as u32).into(),
             ]);
         }
     }
-    for (name, error) in &view.catalog.unavailable {
+    batch("quotas", rows)
+}
+
+/// Tables of all sources and the system's own, as far as the principal may know of them. Of a source whose schema could not
+/// be had there is one row, with the reason. How much is in a table is for those to know who may see all of it.
+pub async fn tables(coordinator: &Arc<Coordinator>, session: &Session) -> Result<RecordBatch> {
+    let view = coordinator.catalog.view();
+    let mut asked = Vec::new();
+    let mut of: Vec<Option<&TableSchema>> = Vec::new();
+    for (name, source) in &view.catalog.sources {
+        for table in &source.tables {
+            let full = TableName { source: name.to_string(), schema: table.schema.clone(), table: table.name.clone() };
+            asked.push(AskedTable { table: full, columns: table.columns.clone() });
+            of.push(Some(table));
+        }
+    }
+    for (name, columns) in TABLES {
+        asked.push(AskedTable { table: system_table(name), columns: WireSchema(schema(columns)) });
+        of.push(None);
+    }
+    let known = discern(&coordinator.ctx, &session.principal, session.door, &asked).await?;
+    let mut rows: Vec<Vec<Cell>> = Vec::new();
+    let seen = asked.iter().zip(of).zip(known).filter(|(_, known)| known.described);
+    for ((AskedTable { table: name, columns }, table), known) in seen {
+        let left_out = table.map(|table| left_out(table, &known)).unwrap_or_default();
+        let (rows_known, bytes_known) = match table.filter(|_| known.whole) {
+            Some(table) => (table.rows, table.bytes),
+            None => (None, None),
+        };
+        let key =
+            table.filter(|t| !t.primary_key.is_empty() && t.primary_key.iter().all(|c| !known.hidden.contains(c)));
+        rows.push(vec![
+            name.source.clone().into(),
+            name.schema.clone().into(),
+            name.table.clone().into(),
+            if table.is_some() { "table" } else { "system" }.into(),
+            rows_known.into(),
+            bytes_known.into(),
+            ((columns.0.fields().len() - known.hidden.len()) as u32).into(),
+            key.map(|table| table.primary_key.join(",")).into(),
+            left_out.into(),
+        ]);
+    }
+    // What is wrong with a source is for administrators: it may name hosts and files.
+    for (name, error) in view.catalog.unavailable.iter().filter(|_| session.principal.is_admin()) {
         let empty = || Cell::from("");
         rows.push(vec![
             name.to_string().into(),
@@ -165,20 +212,19 @@ pub fn tables(coordinator: &Arc<Coordinator>) -> Result<RecordBatch> {
             error.to_string().into(),
         ]);
     }
-    for (name, columns) in TABLES {
-        rows.push(vec![
-            "greylag".into(),
-            "system".into(),
-            name.into(),
-            "system".into(),
-            Cell::Null,
-            Cell::Null,
-            (columns.len() as u32).into(),
-            Cell::Null,
-            Cell::Null,
-        ]);
-    }
     batch("tables", rows)
+}
+
+/// Columns of types that are not supported, but none that is hidden.
+fn left_out(table: &TableSchema, known: &Discerned) -> Option<String> {
+    let shown = table.unsupported.iter().filter(|(column, _)| !known.hidden.contains(column));
+    let left_out: Vec<String> = shown.map(|(column, of)| format!("column `{column}`: type `{of}`")).collect();
+    (!left_out.is_empty()).then(|| format!("left out: {}", left_out.join(", ")))
+}
+
+fn system_table(name: &str) -> TableName {
+    let [source, schema, _] = RESERVED_NAMES;
+    TableName { source: source.to_owned(), schema: schema.to_owned(), table: name.to_owned() }
 }
 
 /// `edge:a,voter`.

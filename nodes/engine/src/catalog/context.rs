@@ -21,7 +21,7 @@ use datafusion::{
     sql::planner::ParserOptions,
 };
 use greylag_actors::planner::port::{Catalog, Permit, SystemTables};
-use greylag_protocol::{ErrorCode, MeshError, schema::TableSchema};
+use greylag_protocol::{ErrorCode, MeshError, schema::TableSchema, step::StepTimes};
 
 use super::{
     resolve::{Resolved, resolve},
@@ -42,6 +42,8 @@ pub(crate) struct StatementContext<'a> {
     system: &'a Arc<dyn SystemTables>,
     /// Tables of sources that were planned, for errors about columns.
     planned: Mutex<Vec<Resolved>>,
+    /// Time that row filters and masks have taken.
+    times: Mutex<StepTimes>,
 }
 
 impl<'a> StatementContext<'a> {
@@ -51,7 +53,11 @@ impl<'a> StatementContext<'a> {
         permit: &'a Permit,
         system: &'a Arc<dyn SystemTables>,
     ) -> Self {
-        Self { state, catalog, permit, system, planned: Mutex::new(Vec::new()) }
+        Self { state, catalog, permit, system, planned: Mutex::new(Vec::new()), times: Mutex::default() }
+    }
+
+    pub(crate) fn times(&self) -> StepTimes {
+        *self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// DataFusion's own defaults, as the session has them.
@@ -109,7 +115,8 @@ impl<'a> StatementContext<'a> {
         };
         match self.permit.obligation(&full) {
             Some(obligation) => {
-                let governed = GovernedTable::new(&full, table, obligation, self.permit.salt());
+                let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+                let governed = GovernedTable::new(&full, table, obligation, self.permit.salt(), &mut times);
                 Ok(Arc::new(governed.map_err(mesh_error)?))
             }
             None => Ok(table),

@@ -10,7 +10,7 @@ mod condition;
 mod guard;
 mod mask;
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc, time::Instant};
 
 use arrow::datatypes::SchemaRef;
 use datafusion::{
@@ -25,6 +25,7 @@ use greylag_protocol::{
     ErrorCode, MeshError,
     messages::control::TableName,
     obligation::{ColumnMask, Mask, TableObligation},
+    step::{Step, StepTimes},
 };
 
 pub(crate) use guard::{GuardPlanner, lower};
@@ -45,7 +46,9 @@ impl GovernedTable {
         table: Arc<dyn TableSource>,
         obligation: &TableObligation,
         salt: &Arc<[u8]>,
+        times: &mut StepTimes,
     ) -> Result<Self> {
+        let began = Instant::now();
         let schema = table.schema();
         let reference = TableReference::full(&*name.source, &*name.schema, &*name.table);
         let row = Row::of(&reference, &schema);
@@ -54,6 +57,8 @@ impl GovernedTable {
             builder = builder.filter(condition::expr(filter, &row).map_err(external)?)?;
             builder = LogicalPlanBuilder::from(GuardNode::over(builder.build()?));
         }
+        times.add(Step::RowFilters, began.elapsed().as_micros() as u64);
+        let began = Instant::now();
         let known = |column: &str| schema.field_with_name(column).map(drop);
         let named = obligation.masks.iter().map(|mask| &mask.column);
         for column in named.chain(obligation.hidden.iter().map(|hidden| &hidden.column)) {
@@ -70,6 +75,7 @@ impl GovernedTable {
             });
         }
         let plan = builder.project(columns)?.build()?;
+        times.add(Step::Masks, began.elapsed().as_micros() as u64);
         Ok(Self { schema: Arc::new(plan.schema().as_arrow().clone()), plan })
     }
 }

@@ -32,10 +32,10 @@ use greylag_engine::{
 };
 use greylag_protocol::{
     Epoch, ErrorCode, MeshError, NodeId, QueryId, Result, SourceName,
-    messages::control::{Action, DecideRequest, Decision, TableName, Verdict},
+    messages::control::{Action, AskedTable, DecideRequest, Decision, TableName, Verdict},
     obligation::TableObligation,
     principal::{Principal, PrincipalKind},
-    schema::{Dialect, NativeColumn, SourceSchema, TableSchema},
+    schema::{Dialect, NativeColumn, SourceSchema, TableSchema, WireSchema},
     statement::{BatchStream, SessionOptions},
 };
 
@@ -152,6 +152,8 @@ impl World {
             options,
             system: Arc::new(System),
             edges: Arc::new(Edges),
+            pins: Vec::new(),
+            steps: Vec::new(),
         }
     }
 
@@ -190,10 +192,13 @@ fn permit_with(tables: Vec<TableName>, obligations: &[TableObligation]) -> Permi
     let query = QueryId(uuid::Uuid::from_u128(1));
     let principal =
         Principal { id: "ada".into(), kind: PrincipalKind::Person, roles: vec![], attributes: BTreeMap::new() };
-    let asked = DecideRequest { query, principal, action: Action::Select, tables };
+    let columns = || WireSchema(Arc::new(Schema::empty()));
+    let asked = tables.iter().map(|table| AskedTable { table: table.clone(), columns: columns() }).collect();
+    let origin = "test".to_owned();
+    let asked = DecideRequest { query, principal, action: Action::Select, origin, tables, asked };
     let obligations = obligations.iter().filter(|o| asked.tables.contains(&o.table)).cloned().collect();
     let decision = Decision { obligations, ..Decision::plain(asked.clone(), Verdict::Permit, Epoch(1), NodeId(1)) };
-    policy::port::permit(&asked, decision, &Arc::from(SALT)).unwrap()
+    policy::port::permit(vec![(asked, decision)], &Arc::from(SALT)).unwrap()
 }
 
 fn describe(name: &SourceName, dialect: Dialect, tables: &[Table]) -> SourceSchema {

@@ -28,7 +28,7 @@ use super::{
 pub const ADMIN_ACTION: &str = "greylag.admin";
 /// Body: a `QueryId` as text. Answer: `true` or `false` as JSON: whether such a query ran here.
 pub const CANCEL_ACTION: &str = "greylag.cancel";
-const CANCEL_FLIGHT_INFO: &str = "CancelFlightInfo";
+pub(super) const CANCEL_FLIGHT_INFO: &str = "CancelFlightInfo";
 
 type Answers = Response<BoxStream<'static, Result<ActionResult, Status>>>;
 

@@ -29,8 +29,10 @@ use tonic::{
 };
 
 use super::{
-    ADMIN_ACTION, CANCEL_ACTION, MESSAGE_BYTES_MAX, QUERY_HEADER, REQUEST_BYTES_MAX, RESUME_HEADER, status::from_status,
+    ADMIN_ACTION, CANCEL_ACTION, MESSAGE_BYTES_MAX, QUERY_HEADER, REQUEST_BYTES_MAX, RESUME_HEADER,
+    address::DoorAddress, status::from_status,
 };
+use crate::tls::{ClientTls, with_causes};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,6 +43,28 @@ const DOOR_SILENCE_MAX: Duration = Duration::from_secs(2);
 /// Bytes that the door may send ahead of what has been read, for one statement and for all of a client's.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// How a client comes to doors, and what it shows there.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// Bearer token or API key. `None`: the certificate names the principal.
+    pub token: Option<String>,
+    /// `Some`: every door is spoken to over TLS. `None`: as each door's address says, over TLS with the public
+    /// authorities.
+    pub tls: Option<ClientTls>,
+}
+
+impl Access {
+    pub fn by_token(token: &str) -> Self {
+        Self { token: Some(token.to_owned()), tls: None }
+    }
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("shows_token", &self.token.is_some()).field("tls", &self.tls).finish()
+    }
+}
 
 /// An authenticated connection to one door. Clones share it.
 #[derive(Clone)]
@@ -76,29 +100,43 @@ pub struct Answer {
 }
 
 impl Client {
-    /// `endpoint` is `http://host:port`. GL4013 if nothing answers there; the token is checked at the first call.
+    /// `endpoint` is `http://host:port` or whatever else [`DoorAddress::parse`] reads. GL4013 if nothing answers there; the
+    /// token is checked at the first call.
     pub async fn connect(endpoint: &str, token: &str) -> Result<Self> {
-        Self::with_cookies(endpoint, token, Cookies::default()).await
+        Self::open(&DoorAddress::parse(endpoint, false)?, &Access::by_token(token), Cookies::default()).await
     }
 
-    /// As [`Client::connect`], with the session of another door of the mesh.
-    pub async fn with_cookies(endpoint: &str, token: &str, cookies: Cookies) -> Result<Self> {
-        let endpoint = Endpoint::from_shared(endpoint.to_owned())
-            .map_err(|_| MeshError::new(ErrorCode::InvalidConfig, format!("`{endpoint}` is not `http://host:port`")))?
+    /// With the session of another door of the mesh. The server's certificate must be good for the name in the address.
+    pub async fn open(door: &DoorAddress, access: &Access, cookies: Cookies) -> Result<Self> {
+        let mut endpoint = Endpoint::from_shared(door.endpoint())
+            .map_err(|_| MeshError::new(ErrorCode::InvalidConfig, format!("`{door}` is no address of a door")))?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(DOOR_PING)
             .keep_alive_timeout(DOOR_SILENCE_MAX)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        if door.is_tls() {
+            let tls = access.tls.clone().unwrap_or_default().config();
+            endpoint = endpoint.tls_config(tls).map_err(|error| {
+                let why = with_causes(&error);
+                MeshError::new(ErrorCode::InvalidConfig, format!("TLS to `{door}` cannot be set up: {why}"))
+            })?;
+        } else if access.tls.is_some() {
+            let message = format!("`{door}` is a door without TLS, and TLS is asked for");
+            return Err(MeshError::new(ErrorCode::InvalidConfig, message));
+        }
         let channel = endpoint.connect().await.map_err(|error| {
-            MeshError::new(ErrorCode::PeerUnreachable, format!("no door answers at `{}`: {error}", endpoint.uri()))
+            let why = with_causes(&error);
+            MeshError::new(ErrorCode::PeerUnreachable, format!("no door answers at `{door}`: {why}"))
         })?;
         let service = FlightServiceClient::new(channel)
             .max_encoding_message_size(REQUEST_BYTES_MAX)
             .max_decoding_message_size(MESSAGE_BYTES_MAX + (64 << 10));
         let mut client = Self { service, headers: MetadataMap::new(), cookies };
-        client.set_header("authorization", &format!("Bearer {token}"))?;
+        if let Some(token) = &access.token {
+            client.set_header("authorization", &format!("Bearer {token}"))?;
+        }
         Ok(client)
     }
 

@@ -35,7 +35,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
 
 use super::{
-    DoorParts, QUERY_HEADER, actions, jobs,
+    DoorParts, QUERY_HEADER, actions,
+    address::DoorAddress,
+    jobs,
     metadata::{self, Question},
     parameters,
     results::{self, FlightStream},
@@ -56,17 +58,17 @@ pub(super) struct Door {
     pub(super) running: Running,
     own: String,
     doors: Doors,
+    /// Whether this door speaks TLS, and so the others that it names.
+    tls: bool,
     closing: CancellationToken,
 }
 
-/// Scheme of Flight's locations for gRPC without TLS.
-pub(super) const LOCATION_SCHEME: &str = "grpc+tcp://";
 /// Flight's own name for the connection that the info came over.
 const SAME_CONNECTION: &str = "arrow-flight-reuse-connection://?";
 
 pub(super) type Answer<T> = Result<T, Status>;
 
-pub(super) fn now_unix_ms() -> u64 {
+pub(crate) fn now_unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
@@ -100,7 +102,7 @@ pub(super) fn command(bytes: &[u8]) -> Result<Command> {
 impl Door {
     pub(super) fn new(parts: &DoorParts, own: String, closing: CancellationToken) -> Self {
         let (service, sealer, doors) = (parts.service.clone(), parts.sealer.clone(), parts.doors.clone());
-        Self { service, sealer, running: Running::default(), own, doors, closing }
+        Self { service, sealer, running: Running::default(), own, doors, tls: parts.tls.is_some(), closing }
     }
 
     /// Answers `GetSchema`, which Flight SQL's own dispatcher leaves out.
@@ -133,16 +135,18 @@ impl Door {
     }
 
     /// Where a ticket is honoured: over this very connection first, then at every other door. Nothing means the same as
-    /// this connection alone.
+    /// this connection alone. A client shows its token wherever it is sent, so a door without TLS names none off loopback.
     fn locations(&self) -> Vec<Location> {
         let mut others = (self.doors)();
         others.sort();
         others.dedup();
         others.retain(|door| *door != self.own);
+        let mut others: Vec<_> = others.into_iter().map(|door| DoorAddress::new(door, self.tls)).collect();
+        others.retain(DoorAddress::is_private);
         if others.is_empty() {
             return Vec::new();
         }
-        let others = others.into_iter().map(|door| format!("{LOCATION_SCHEME}{door}"));
+        let others = others.iter().map(DoorAddress::to_string);
         std::iter::once(SAME_CONNECTION.to_owned()).chain(others).map(|uri| Location { uri }).collect()
     }
 

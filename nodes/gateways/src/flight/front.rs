@@ -1,7 +1,8 @@
-//! The only service that tonic knows: it authenticates each call, adds the session to it, and hands it on.
+//! The only service that tonic knows: it authenticates each call, asks whether the credential is good for it, adds the
+//! session to it, and hands it on.
 //!
-//! INVARIANT: no call but the handshake reaches the door without a session, and a session is made here only, from a
-//! verified token.
+//! INVARIANT: no call but the handshake reaches the door without a session, and a session is made here only, of a
+//! principal that the authenticator has named and a credential that covers the call.
 
 use std::sync::Arc;
 
@@ -9,12 +10,8 @@ use arrow_flight::{
     Action, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo,
     SchemaResult, Ticket, flight_service_server::FlightService,
 };
-use base64::{
-    Engine, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 use futures::stream::BoxStream;
-use greylag_protocol::{ErrorCode, MeshError, statement::Session};
+use greylag_protocol::{ErrorCode, MeshError, principal::Principal, statement::Session};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming,
@@ -23,26 +20,21 @@ use tonic::{
 
 use super::{
     DoorParts,
-    connections::Admission,
+    connections::{Admission, Caller},
     door::{Door, now_unix_ms},
-    session,
+    needs, session,
     status::{normal, to_status},
     ticket::Sealer,
 };
-use crate::bearer::Verifier;
+use crate::identity::{Authenticator, Need, Presented, secret};
 
 /// Name of this door in `system.queries`.
 const DOOR: &str = "flight";
 const AUTHORIZATION: &str = "authorization";
-/// Clients differ on whether `Basic` credentials are padded.
-const BASIC: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 pub(super) struct Front {
     door: Door,
-    verifier: Verifier,
+    authenticator: Arc<Authenticator>,
     sealer: Arc<dyn Sealer>,
     closing: CancellationToken,
 }
@@ -51,26 +43,28 @@ impl Front {
     /// `own` is the door's own address.
     pub(super) fn new(parts: DoorParts, own: String, closing: CancellationToken) -> Self {
         let door = Door::new(&parts, own, closing.clone());
-        Self { door, verifier: parts.verifier, sealer: parts.sealer, closing }
+        Self { door, authenticator: parts.authenticator, sealer: parts.sealer, closing }
     }
 
-    /// The request with its session, if it names a principal.
-    fn admit<T>(&self, mut request: Request<T>) -> Result<Request<T>, Status> {
-        check_seat(&request)?;
-        let session = self.session(request.metadata()).map_err(|e| to_status(&e))?;
+    /// The request with its session, if it names a principal by a credential that is good for this.
+    async fn admit<T>(&self, mut request: Request<T>, need: Need) -> Result<Request<T>, Status> {
+        let caller = seated(&request)?;
+        let session = self.session(request.metadata(), &caller, need).await.map_err(|e| to_status(&e))?;
         request.extensions_mut().insert(session);
         Ok(request)
     }
 
-    fn session(&self, headers: &MetadataMap) -> greylag_protocol::Result<Session> {
-        let token = match credentials(headers) {
-            Some(("bearer", token)) => token,
-            _ => return Err(unauthenticated("send `authorization: Bearer <token>` with each call")),
-        };
-        let mut principal = self.verifier.verify(token)?;
+    async fn session(&self, headers: &MetadataMap, caller: &Caller, need: Need) -> greylag_protocol::Result<Session> {
+        let mut principal = self.principal(authorization(headers)?, caller).await?;
+        need.check(&principal)?;
         let options = session::options_of(headers, &principal, self.sealer.as_ref(), now_unix_ms())?;
-        session::claim_attributes(headers, &mut principal)?;
+        session::claim_attributes(headers, &mut principal, &self.authenticator)?;
         Ok(Session { principal, door: DOOR, options })
+    }
+
+    async fn principal(&self, authorization: Option<&str>, caller: &Caller) -> greylag_protocol::Result<Principal> {
+        let certificate = caller.certificate.as_deref();
+        self.authenticator.authenticate(Presented { authorization, from: caller.address.ip(), certificate }).await
     }
 
     /// Awaits a call of the door, unless the door closes first.
@@ -84,36 +78,24 @@ impl Front {
         }
     }
 
-    /// Token that a handshake shows: a bearer token, or one in place of a password.
-    fn handshake_token(&self, headers: &MetadataMap) -> greylag_protocol::Result<String> {
-        let token = match credentials(headers) {
-            Some(("bearer", token)) => token.to_owned(),
-            Some(("basic", encoded)) => {
-                let decoded = BASIC.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-                decoded
-                    .and_then(|pair| pair.split_once(':').map(|(_, password)| password.to_owned()))
-                    .unwrap_or_default()
-            }
-            _ => String::new(),
-        };
-        if token.is_empty() {
-            return Err(unauthenticated(
-                "there are no passwords here: pass a bearer token of the mesh as the password",
-            ));
-        }
-        self.verifier.verify(&token)?;
-        Ok(token)
+    /// The token or key that a handshake shows, which is what the client goes on with.
+    async fn handshake_secret(&self, headers: &MetadataMap, caller: &Caller) -> greylag_protocol::Result<String> {
+        let shown = authorization(headers)?;
+        self.principal(shown, caller).await?;
+        secret(shown.ok_or_else(|| unauthenticated("a certificate alone needs no handshake"))?)
     }
 }
 
-/// GL5009 on a connection that was let in only to be told so.
-fn check_seat<T>(request: &Request<T>) -> Result<(), Status> {
-    match request.extensions().get::<Admission>() {
-        Some(Admission::Refused { max }) => {
+/// Who calls, unless it is GL5009: on a connection that was let in only to be told so.
+fn seated<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let caller = request.extensions().get::<Caller>();
+    let caller = caller.ok_or_else(|| to_status(&MeshError::internal("a call came by no connection")))?;
+    match caller.admission {
+        Admission::Refused { max } => {
             let message = format!("{max} clients are connected to this door already");
             Err(to_status(&MeshError::new(ErrorCode::DoorFull, message)))
         }
-        Some(Admission::Seated) | None => Ok(()),
+        Admission::Seated => Ok(caller.clone()),
     }
 }
 
@@ -121,13 +103,17 @@ fn unauthenticated(message: &str) -> MeshError {
     MeshError::new(ErrorCode::Unauthenticated, message)
 }
 
-/// Scheme, in lower case, and credentials of the only `authorization` header.
-fn credentials(headers: &MetadataMap) -> Option<(&'static str, &str)> {
+/// The only `authorization` header, if there is one.
+fn authorization(headers: &MetadataMap) -> greylag_protocol::Result<Option<&str>> {
     let mut values = headers.get_all(AUTHORIZATION).into_iter();
-    let (value, None) = (values.next()?, values.next()) else { return None };
-    let (scheme, rest) = value.to_str().ok()?.split_once(' ')?;
-    let scheme = ["bearer", "basic"].into_iter().find(|known| scheme.eq_ignore_ascii_case(known))?;
-    Some((scheme, rest.trim()))
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => match value.to_str() {
+            Ok(text) => Ok(Some(text)),
+            Err(_) => Err(unauthenticated("the `authorization` of the call is not plain text")),
+        },
+        (Some(_), Some(_)) => Err(unauthenticated("the call has more than one `authorization`")),
+    }
 }
 
 fn not_offered<T>(what: &str) -> Result<T, Status> {
@@ -148,8 +134,8 @@ impl FlightService for Front {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
-        check_seat(&request)?;
-        let token = self.handshake_token(request.metadata()).map_err(|e| to_status(&e))?;
+        let caller = seated(&request)?;
+        let token = self.handshake_secret(request.metadata(), &caller).await.map_err(|e| to_status(&e))?;
         let header = MetadataValue::try_from(format!("Bearer {token}"))
             .map_err(|_| to_status(&unauthenticated("the token is not plain text")))?;
         let answer = HandshakeResponse { protocol_version: 0, payload: token.into() };
@@ -160,42 +146,44 @@ impl FlightService for Front {
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        let request = self.admit(request)?;
+        let request = self.admit(request, Need::DESCRIBE).await?;
         self.until_closing(FlightService::get_flight_info(&self.door, request)).await
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        let request = self.admit(request)?;
+        let request = self.admit(request, Need::DESCRIBE).await?;
         self.until_closing(self.door.schema_of(request)).await
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        let request = self.admit(request)?;
+        let need = needs::of_ticket(request.get_ref());
+        let request = self.admit(request, need).await?;
         self.until_closing(FlightService::do_get(&self.door, request)).await
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        let request = self.admit(request)?;
+        let request = self.admit(request, Need::QUERY).await?;
         self.until_closing(FlightService::do_put(&self.door, request)).await
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        let request = self.admit(request)?;
+        let need = needs::of_action(request.get_ref());
+        let request = self.admit(request, need).await?;
         self.until_closing(FlightService::do_action(&self.door, request)).await
     }
 
     async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        let request = self.admit(request)?;
+        let request = self.admit(request, Need::DESCRIBE).await?;
         self.until_closing(FlightService::list_actions(&self.door, request)).await
     }
 
     async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
-        self.admit(request)?;
+        self.admit(request, Need::DESCRIBE).await?;
         not_offered("ListFlights")
     }
 
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        let request = self.admit(request)?;
+        let request = self.admit(request, Need::QUERY).await?;
         self.until_closing(self.door.poll(request)).await
     }
 
@@ -203,7 +191,7 @@ impl FlightService for Front {
         &self,
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
-        self.admit(request)?;
+        self.admit(request, Need::QUERY).await?;
         not_offered("DoExchange")
     }
 }

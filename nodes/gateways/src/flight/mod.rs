@@ -1,12 +1,13 @@
-//! The Flight SQL door: gRPC, bearer tokens, plaintext on loopback only.
+//! The Flight SQL door: gRPC over TLS, plaintext on loopback only.
 //!
 //! `front` authenticates every call and hands it on with its session; `door` speaks Flight SQL; `metadata` answers
 //! catalog questions by asking SQL, so that they pass policy like everything else; `results` streams. What a client
 //! must bring back later (`ticket`) is sealed and whole in itself: the door keeps no state between calls.
 //!
-//! Not here: TLS (so nothing listens off loopback), updates, ingest, transactions, Substrait.
+//! Not here: who a caller is (`identity`), TLS itself (`tls`), updates, ingest, transactions, Substrait.
 
 mod actions;
+pub mod address;
 pub mod client;
 mod connections;
 mod door;
@@ -16,6 +17,7 @@ mod info;
 mod jobs;
 mod keys;
 mod metadata;
+mod needs;
 mod parameters;
 mod results;
 pub mod roaming;
@@ -42,7 +44,9 @@ pub use jobs::POLL_WAIT_MAX;
 pub use results::{MESSAGE_BYTES_MAX, MESSAGE_BYTES_SPLIT};
 pub use session::{COOKIE, RESUME_HEADER};
 
-use crate::bearer::Verifier;
+pub(crate) use door::now_unix_ms;
+
+use crate::{identity::Authenticator, tls::ServerTls};
 use front::Front;
 use ticket::Sealer;
 
@@ -63,25 +67,31 @@ const CLOSING_GRACE: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub struct DoorParts {
     pub service: Arc<dyn StatementService>,
-    pub verifier: Verifier,
+    pub authenticator: Arc<Authenticator>,
+    /// `None`: plaintext, which only a door on loopback may speak.
+    pub tls: Option<Arc<ServerTls>>,
     /// Doors that share a sealer honour each other's tickets.
     pub sealer: Arc<dyn Sealer>,
     pub doors: Doors,
+    /// `host:port` by which clients know this door among `doors`; the listener's address if there is none.
+    pub advertised: Option<String>,
     /// Clients that it takes.
     pub seats: Arc<dyn Seats>,
 }
 
-/// Serves the door on this listener until `closing`. GL6001 if the listener is not on loopback.
+/// Serves the door on this listener until `closing`. GL6001 if the listener is not on loopback and the door
+/// speaks no TLS.
 pub async fn serve(listener: TcpListener, parts: DoorParts, closing: CancellationToken) -> Result<()> {
     let address = listener.local_addr().map_err(|e| MeshError::internal(format!("a listener has no address: {e}")))?;
-    if !address.ip().is_loopback() {
+    if parts.tls.is_none() && !address.ip().is_loopback() {
         return Err(MeshError::new(
             ErrorCode::InvalidConfig,
             format!("`flight` = `{address}`: without TLS the door opens on loopback only"),
         ));
     }
-    let seats = parts.seats.clone();
-    let front = FlightServiceServer::new(Front::new(parts, address.to_string(), closing.clone()))
+    let connections = connections::accept(listener, parts.seats.clone(), parts.tls.clone());
+    let own = parts.advertised.clone().unwrap_or_else(|| address.to_string());
+    let front = FlightServiceServer::new(Front::new(parts, own, closing.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX + (64 << 10));
     let server = Server::builder()
@@ -89,7 +99,7 @@ pub async fn serve(listener: TcpListener, parts: DoorParts, closing: Cancellatio
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(front)
-        .serve_with_incoming_shutdown(connections::accept(listener, seats), closing.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(connections, closing.clone().cancelled_owned());
     tokio::select! {
         served = server => served.map_err(|e| MeshError::internal(format!("the Flight SQL door failed: {e}"))),
         () = async { closing.cancelled().await; tokio::time::sleep(CLOSING_GRACE).await } => Ok(()),

@@ -4,7 +4,8 @@
 //!
 //! Without `resumable` in its options it is a client of one door, and learns of no other.
 //!
-//! INVARIANT: rows are given out only together with the door's word of what the client has by then; so what has been given
+//! INVARIANT: a token goes to doors over TLS alone if it went to the first one so, and otherwise to no door on another
+//! machine that the client was not told to ask. Rows are given out only together with the door's word of what the client has by then; so what has been given
 //! out is always what the next door is told.
 
 use std::{
@@ -26,8 +27,8 @@ use greylag_protocol::{
 };
 
 use super::{
-    client::{Answer, Client, Cookies, flight_error, schema_of, ticket_of},
-    door::LOCATION_SCHEME,
+    address::DoorAddress,
+    client::{Access, Answer, Client, Cookies, flight_error, schema_of, ticket_of},
     handle::JobHandle,
 };
 
@@ -48,22 +49,33 @@ pub struct RoamingClient {
 }
 
 struct Shared {
-    token: String,
+    access: Access,
     options: SessionOptions,
-    /// `host:port`, the one in use first.
-    doors: Mutex<Vec<String>>,
+    /// The one in use first.
+    doors: Mutex<Vec<DoorAddress>>,
+    /// Whether they are spoken to over TLS, each of them.
+    tls: bool,
     current: Mutex<Option<Client>>,
     /// The session, whichever door it goes on at.
     cookies: Cookies,
 }
 
 impl RoamingClient {
-    /// `doors` are `host:port`; more are learned from answers. GL4013 if none answers.
+    /// `doors` are `host:port` or what else [`DoorAddress::parse`] reads; more are learned from answers. GL4013 if none answers.
     pub async fn connect(doors: Vec<String>, token: &str, options: SessionOptions) -> Result<Self> {
+        Self::connect_as(doors, Access::by_token(token), options).await
+    }
+
+    /// One door over TLS, or `access` that asks for it, means all of them over TLS; GL6001 for one that is named without.
+    pub async fn connect_as(doors: Vec<String>, access: Access, options: SessionOptions) -> Result<Self> {
+        let some_tls = doors.iter().any(|door| DoorAddress::parse(door, false).is_ok_and(|door| door.is_tls()));
+        let tls = access.tls.is_some() || some_tls;
+        let doors = doors.iter().map(|door| DoorAddress::parse(door, tls)).collect::<Result<Vec<_>>>()?;
         let shared = Shared {
-            token: token.to_owned(),
+            access,
             options,
             doors: Mutex::new(doors),
+            tls,
             current: Mutex::default(),
             cookies: Cookies::default(),
         };
@@ -174,7 +186,7 @@ impl RoamingClient {
 }
 
 impl Shared {
-    fn doors(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+    fn doors(&self) -> std::sync::MutexGuard<'_, Vec<DoorAddress>> {
         self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -190,7 +202,7 @@ impl Shared {
         let door = self.doors().first().cloned();
         let door = door.ok_or_else(|| MeshError::new(ErrorCode::InvalidConfig, "no door is named"))?;
         let cookies = self.cookies.clone();
-        let mut client = Client::with_cookies(&format!("http://{door}"), &self.token, cookies).await?;
+        let mut client = Client::open(&door, &self.access, cookies).await?;
         client.set_options(&self.options)?;
         *self.current() = Some(client.clone());
         Ok(client)
@@ -208,11 +220,13 @@ impl Shared {
     fn learn(&self, info: &FlightInfo) {
         let mut doors = self.doors();
         for location in info.endpoint.iter().flat_map(|endpoint| &endpoint.location) {
-            if let Some(door) = location.uri.strip_prefix(LOCATION_SCHEME)
+            if let Some(door) = DoorAddress::of_location(&location.uri)
+                && door.is_tls() == self.tls
+                && door.is_private()
                 && doors.len() < DOORS_MAX
-                && !doors.iter().any(|known| known == door)
+                && !doors.contains(&door)
             {
-                doors.push(door.to_owned());
+                doors.push(door);
             }
         }
     }

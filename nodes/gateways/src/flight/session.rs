@@ -9,7 +9,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use greylag_protocol::{
     ErrorCode, MeshError, Result,
     prefix::Prefix,
-    principal::Principal,
+    principal::{Principal, attribute},
     statement::{Delivery, SessionOptions},
 };
 use tonic::metadata::MetadataMap;
@@ -18,6 +18,7 @@ use super::{
     session_proto::{OptionFault, OptionValue},
     ticket::{Purpose, Sealer, Ticket},
 };
+use crate::identity::Authenticator;
 
 /// Name of the session cookie.
 pub const COOKIE: &str = "greylag_session";
@@ -36,22 +37,39 @@ const OPTION_HEADERS: [(&str, &str); 4] = [
 /// Header of a call that fetches a result: what the client has of it already, as the last message that it got said.
 pub const RESUME_HEADER: &str = "greylag-resume";
 /// Headers by which agents name themselves, with the attribute's name. They say no more than the caller claims:
-/// where the token names the same attribute, the token's stands.
+/// where the credential names the same attribute, the credential's stands. Whose quota is spent, for whom an agent acts,
+/// groups and scopes are in no header: only a credential can say them.
 const ATTRIBUTE_HEADERS: [(&str, &str); 4] = [
-    ("greylag-agent-id", "agent_id"),
-    ("greylag-framework", "framework"),
-    ("greylag-request-id", "request_id"),
-    ("greylag-priority", "priority"),
+    ("greylag-agent-id", attribute::AGENT_ID),
+    ("greylag-framework", attribute::FRAMEWORK),
+    ("greylag-request-id", attribute::REQUEST_ID),
+    ("greylag-priority", attribute::PRIORITY),
 ];
 
-/// Adds what the caller says about itself to what its token says.
-pub(super) fn claim_attributes(headers: &MetadataMap, principal: &mut Principal) -> Result<()> {
-    for (header, attribute) in ATTRIBUTE_HEADERS {
+/// Adds what the caller says about itself to what its credential says. How urgent it may say that it is, is not its own to
+/// decide.
+pub(super) fn claim_attributes(
+    headers: &MetadataMap,
+    principal: &mut Principal,
+    authenticator: &Authenticator,
+) -> Result<()> {
+    for (header, name) in ATTRIBUTE_HEADERS {
         let Some(value) = header_text(headers, header)? else { continue };
         if value.len() > ATTRIBUTE_BYTES_MAX {
             return Err(invalid(format!("header `{header}` is over {ATTRIBUTE_BYTES_MAX} bytes long")));
         }
-        principal.attributes.entry(attribute.to_owned()).or_insert_with(|| value.to_owned());
+        if principal.attributes.contains_key(name) {
+            continue;
+        }
+        let value = match name {
+            attribute::PRIORITY => {
+                let asked =
+                    value.parse().map_err(|()| invalid(format!("header `{header}`: `{value}` is no priority")))?;
+                authenticator.priority(principal, asked).as_str()
+            }
+            _ => value,
+        };
+        principal.attributes.insert(name.to_owned(), value.to_owned());
     }
     Ok(())
 }
@@ -193,7 +211,7 @@ mod tests {
     use tonic::metadata::MetadataValue;
 
     use super::*;
-    use crate::flight::ticket::ProcessSealer;
+    use crate::{bearer::Verifier, flight::ticket::ProcessSealer, identity::AuthenticatorParts};
 
     fn ada() -> Principal {
         Principal { id: "ada".into(), kind: PrincipalKind::Person, roles: vec![], attributes: Default::default() }
@@ -268,13 +286,14 @@ mod tests {
 
     #[test]
     fn a_claim_never_overrides_the_token() {
-        let mut principal = ada();
+        let parts = AuthenticatorParts::new(Verifier::new(|| None));
+        let (authenticator, mut principal) = (Authenticator::new(parts).unwrap(), ada());
         principal.attributes.insert("agent_id".into(), "from the token".into());
         let claims = headers(&[("greylag-agent-id", "forged"), ("greylag-framework", "crew")]);
-        claim_attributes(&claims, &mut principal).unwrap();
+        claim_attributes(&claims, &mut principal, &authenticator).unwrap();
         assert_eq!(principal.attributes["agent_id"], "from the token");
         assert_eq!(principal.attributes["framework"], "crew");
         let long = "x".repeat(ATTRIBUTE_BYTES_MAX + 1);
-        assert!(claim_attributes(&headers(&[("greylag-priority", &long)]), &mut principal).is_err());
+        assert!(claim_attributes(&headers(&[("greylag-request-id", &long)]), &mut principal, &authenticator).is_err());
     }
 }

@@ -50,8 +50,8 @@ fn grpc_code(code: ErrorCode) -> Code {
         Unsupported | UnsupportedType => Code::Unimplemented,
         Syntax | UnknownColumn | InvalidStatement | Parameters | Execution | AmbiguousTable | InvalidConfig
         | InvalidResource => Code::InvalidArgument,
-        Unauthenticated | TokenExpired => Code::Unauthenticated,
-        Denied | NoDecision => Code::PermissionDenied,
+        Unauthenticated | TokenExpired | AddressRefused => Code::Unauthenticated,
+        Denied | NoDecision | ScopeMissing => Code::PermissionDenied,
         SubqueryLost | VersionConflict => Code::Aborted,
         Deadline => Code::DeadlineExceeded,
         Cancelled => Code::Cancelled,

@@ -21,7 +21,7 @@ mod source;
 
 pub use claims::ClaimNames;
 pub use issuer_keys::IssuerKeys;
-pub use jwks::{FetchTicket, KeyCache, KeyCacheLimits, KeySet, Lookup};
+pub use jwks::{FetchTicket, KeyCache, KeyCacheLimits, KeySet, Lookup, SET_BYTES_MAX};
 pub use jwt::{SigningAlgorithm, TokenCheck, TrustedIssuer};
 pub use source::{FileKeys, FixedKeys, KeySource};
 

@@ -1,6 +1,6 @@
 //! Rulings already made, by everything that they depend on.
 //!
-//! The key holds the epoch, the principal with all its attributes, the action, tables and columns, and of the
+//! The key holds the epoch, the catalog, the principal with all its attributes, the action, tables and columns, and of the
 //! circumstances what the policies about these tables read: a policy that reads `context.hour` is asked again each
 //! hour, one that reads `context.now` each time.
 //!
@@ -35,6 +35,7 @@ pub struct RulingKey([u8; 32]);
 #[derive(Serialize)]
 struct Depends<'a> {
     epoch: Epoch,
+    catalog: [u8; 32],
     principal: &'a Principal,
     action: Action,
     touched: Vec<(&'a TableName, Option<Vec<&'a str>>)>,
@@ -55,6 +56,7 @@ impl PolicyEngine {
         let (hour, minute, weekday) = question.circumstances.local_time();
         let depends = Depends {
             epoch: self.epoch(),
+            catalog: self.catalog_digest(),
             // With it go framework and priority, which are the principal's attributes.
             principal: question.principal,
             action: question.action,

@@ -8,7 +8,14 @@ use std::{
 };
 
 use arrow::datatypes::{DataType, Field};
-use greylag_protocol::{messages::control::TableName, schema::SourceSchema};
+use greylag_protocol::{
+    Result,
+    messages::control::{AskedTable, CONTROL_BYTES_MAX, TableName},
+    schema::SourceSchema,
+    state::TagPlace,
+    wire,
+};
+use sha2::{Digest, Sha256};
 
 use super::pattern::{NamePattern, TablePattern};
 
@@ -51,6 +58,17 @@ pub struct Tagging {
     pub columns: Option<NamePattern>,
 }
 
+impl Tagging {
+    /// A tag's places. One whose pattern cannot be read is left out: it was refused when it was put there.
+    pub fn of(tag: &str, places: &[TagPlace]) -> Vec<Self> {
+        let read = |place: &TagPlace| {
+            let columns = place.columns.as_deref().map(NamePattern::new);
+            Some(Self { tag: tag.to_owned(), tables: TablePattern::parse(&place.tables)?, columns })
+        };
+        places.iter().filter_map(read).collect()
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalog {
     tables: BTreeMap<TableName, Arc<TableFacts>>,
@@ -70,6 +88,20 @@ impl Catalog {
             }
         }
         catalog
+    }
+
+    /// The tables that somebody asks about.
+    pub fn of_asked(asked: &[AskedTable], tags: &[Tagging]) -> Self {
+        let mut catalog = Self::default();
+        for AskedTable { table, columns } in asked {
+            catalog.insert(TableFacts::new(table.clone(), columns.0.fields().iter().map(AsRef::as_ref), tags));
+        }
+        catalog
+    }
+
+    /// Tells these tables, as they are, from all others.
+    pub fn digest(asked: &[AskedTable]) -> Result<[u8; 32]> {
+        Ok(Sha256::digest(wire::encode(&asked, CONTROL_BYTES_MAX)?).into())
     }
 
     /// Adds a table, or replaces it.

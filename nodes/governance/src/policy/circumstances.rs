@@ -7,9 +7,10 @@ use greylag_protocol::{
     MeshError, Result,
     messages::control::TableName,
     principal::{Principal, Priority, attribute},
+    state::AttributeKind,
 };
 
-use super::vocabulary::{self, ACTS_FOR, AttributeKind, DeclaredAttributes, PRINCIPAL, principal_uid, uid};
+use super::vocabulary::{self, ACTS_FOR, DeclaredAttributes, PRINCIPAL, principal_uid, uid};
 
 /// When and where from a statement comes. All of it is said by the mesh, none by the client.
 #[derive(Debug, Clone, PartialEq, Eq)]

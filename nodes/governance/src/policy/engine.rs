@@ -64,7 +64,9 @@ impl Ruling {
 /// See the module.
 pub struct PolicyEngine {
     epoch: Epoch,
-    policies: Vec<Policy>,
+    policies: Arc<[Policy]>,
+    /// Tells one catalog from another in the keys of rulings.
+    catalog: [u8; 32],
     tables: BTreeMap<TableName, TableRules>,
     /// Where no table is: managing the mesh itself.
     mesh: TableRules,
@@ -108,13 +110,24 @@ impl PolicyEngine {
     /// Policies that do not fit a table deny what is asked about it: they are not refused here.
     pub fn new(epoch: Epoch, mut policies: Vec<Policy>, catalog: &Catalog, declared: DeclaredAttributes) -> Self {
         policies.sort_by(|a, b| a.id.cmp(&b.id));
+        Self::over(epoch, policies.into(), catalog, [0; 32], declared)
+    }
+
+    /// The same over policies that are sorted by id and shared, with a digest that tells this catalog from others.
+    pub fn over(
+        epoch: Epoch,
+        policies: Arc<[Policy]>,
+        catalog: &Catalog,
+        digest: [u8; 32],
+        declared: DeclaredAttributes,
+    ) -> Self {
         let tables =
             catalog.tables().map(|facts| (facts.name.clone(), TableRules::new(facts.clone(), &policies))).collect();
         let nothing = TableName { source: String::new(), schema: String::new(), table: String::new() };
         let nowhere = Arc::new(TableFacts::new(nothing, std::iter::empty(), &[]));
         let mesh =
             TableRules { is_mesh: true, policies: (0..policies.len()).collect(), ..TableRules::new(nowhere, &[]) };
-        Self { epoch, policies, tables, mesh, declared }
+        Self { epoch, policies, catalog: digest, tables, mesh, declared }
     }
 
     pub fn epoch(&self) -> Epoch {
@@ -123,6 +136,10 @@ impl PolicyEngine {
 
     pub fn policies(&self) -> &[Policy] {
         &self.policies
+    }
+
+    pub(super) fn catalog_digest(&self) -> [u8; 32] {
+        self.catalog
     }
 
     /// Whether a policy may be stored: it must fit every table that it reaches. Gives how many those are; one that

@@ -92,14 +92,20 @@ pub fn find<'p>(
         if !policy.may_be(resource.target) || !policy.reaches(&uid, &ancestors) {
             continue;
         }
-        let outcome = if policy.concerns(&asker.uid, &asker.parents) {
+        // Columns come with their rows: nothing is asked of who permits them.
+        if resource.column.is_some() && policy.effect == Effect::Permit {
+            continue;
+        }
+        let outcome = if !policy.concerns(&asker.uid, &asker.parents) {
+            Outcome::OfOthers
+        } else if policy.is_unconditional() {
+            Outcome::Holds
+        } else {
             let (request, entities) = match &mut asked {
                 Some(asked) => asked,
                 none => none.insert(request(resource, asker, &uid, &ancestors)?),
             };
             evaluate(policy, request, entities, resource.schema)
-        } else {
-            Outcome::OfOthers
         };
         findings.push(Finding { policy: index, outcome });
     }

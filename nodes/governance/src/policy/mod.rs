@@ -48,11 +48,13 @@ mod residual;
 mod ruling;
 mod stored;
 mod vocabulary;
+mod why;
 
 pub use cache::{RULING_BYTES_MAX, RULINGS_MAX, RulingCache, RulingKey};
 pub use catalog::{Catalog, ColumnFacts, TableFacts, Tagging, ValueKind};
 pub use circumstances::Circumstances;
 pub use engine::{POLICIES_MAX, PolicyEngine, Question, Ruling, Touched};
+pub use greylag_protocol::state::AttributeKind;
 pub use pattern::{NamePattern, TablePattern};
 pub use stored::{Mode, POLICY_BYTES_MAX, POLICY_DEPTH_MAX, Policy, parse_policies};
-pub use vocabulary::{AttributeKind, DeclaredAttributes};
+pub use vocabulary::{DeclaredAttributes, action_name, is_built_in};

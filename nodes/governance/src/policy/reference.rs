@@ -18,6 +18,7 @@ use greylag_protocol::{
     messages::control::{Action, TableName},
     obligation::Mask,
     principal::{Principal, PrincipalKind, Priority, attribute},
+    state::AttributeKind,
 };
 
 use super::{
@@ -25,7 +26,7 @@ use super::{
     circumstances::Circumstances,
     mask,
     stored::{Mode, Policy},
-    vocabulary::{AttributeKind, DeclaredAttributes},
+    vocabulary::DeclaredAttributes,
 };
 
 /// A row: its columns that are not NULL.

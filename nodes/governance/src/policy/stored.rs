@@ -47,6 +47,17 @@ pub enum Mode {
     Log,
 }
 
+impl Mode {
+    /// As `@mode` says it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Mode::Enforce => "enforce",
+            Mode::Warn => "warn",
+            Mode::Log => "log",
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -62,6 +73,8 @@ pub struct Policy {
     /// It alone: partial evaluation is asked about one policy at a time, so that one that fails is known by name.
     alone: PolicySet,
     reads: ContextReads,
+    /// It has no condition: where its scope admits, it holds.
+    unconditional: bool,
 }
 
 /// Attributes of the context that a policy's condition may look at.
@@ -134,6 +147,7 @@ impl Policy {
             cedar,
             alone,
             reads: ContextReads::default(),
+            unconditional: false,
         };
         policy.check_scope().map_err(|why| refuse(&why))?;
         policy.check_condition().map_err(|why| refuse(&why))?;
@@ -172,6 +186,7 @@ impl Policy {
     /// Depth, what it reads of the context, and whether what it says of rows can become a filter.
     fn check_condition(&mut self) -> Result<(), String> {
         let pst = self.cedar.to_pst().map_err(|e| e.to_string())?;
+        self.unconditional = pst.body().clauses().is_empty();
         for clause in pst.body().clauses() {
             let (Clause::When(condition) | Clause::Unless(condition)) = clause;
             if depth(condition) > POLICY_DEPTH_MAX {
@@ -247,8 +262,22 @@ impl Policy {
         self.columns.as_ref().is_some_and(|patterns| patterns.iter().any(|p| p.matches(column)))
     }
 
+    /// The name that the text gives itself by `@id`.
+    pub fn named(&self) -> Option<&str> {
+        self.cedar.annotation("id")
+    }
+
+    /// Patterns of `@tables`; `None`: any table.
+    pub fn tables(&self) -> Option<String> {
+        self.cedar.annotation("tables").map(|list| listed(list).collect::<Vec<_>>().join(", "))
+    }
+
     pub(super) fn alone(&self) -> &PolicySet {
         &self.alone
+    }
+
+    pub fn is_unconditional(&self) -> bool {
+        self.unconditional
     }
 
     pub fn reads(&self) -> &ContextReads {

@@ -18,22 +18,11 @@ use greylag_protocol::{
     ErrorCode, MeshError, Result,
     messages::control::{Action, TableName},
     principal::{Principal, PrincipalKind},
+    state::AttributeKind,
 };
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::catalog::{TableFacts, ValueKind};
-
-/// What a token's attribute holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AttributeKind {
-    Text,
-    Integer,
-    Bool,
-    /// Texts between commas.
-    Texts,
-}
 
 /// Attributes of principals that policies may use by name, besides the built-in ones. A value that is not of its kind
 /// counts as missing.
@@ -83,12 +72,7 @@ impl Target {
 }
 
 pub const fn action_name(action: Action) -> &'static str {
-    match action {
-        Action::Select => "select",
-        Action::Describe => "describe",
-        Action::Explain => "explain",
-        Action::Manage => "manage",
-    }
+    action.as_str()
 }
 
 /// Group of `select`, `describe` and `explain`.
@@ -105,6 +89,11 @@ pub const PRINCIPAL: [(&str, &str, bool); 5] = [
 
 /// Cedar type of the person for whom an agent or machine acts, as attribute `acts_for`.
 pub const ACTS_FOR: &str = "acts_for";
+
+/// Whether an attribute of principals has this name without being declared.
+pub fn is_built_in(name: &str) -> bool {
+    name == ACTS_FOR || PRINCIPAL.iter().any(|(built_in, _, _)| *built_in == name)
+}
 
 pub const fn principal_type(kind: PrincipalKind) -> &'static str {
     match kind {

@@ -1,9 +1,16 @@
 //! What a statement costs: use times prices. The table is in the folder's head.
 
+use greylag_protocol::state::Prices;
 use serde::{Deserialize, Serialize};
 
 /// Micro-credits of a credit.
 pub const CREDIT: u64 = 1_000_000;
+/// Micro-credits in credits: `2.5`.
+pub fn credits(micro: u64) -> String {
+    let (whole, part) = (micro / CREDIT, micro % CREDIT);
+    if part == 0 { whole.to_string() } else { format!("{whole}.{part:06}").trim_end_matches('0').to_owned() }
+}
+
 /// Prices are nano-credits, so that a row may cost less than a micro-credit.
 const NANO: u128 = 1000;
 const KIB: u128 = 1024;
@@ -38,44 +45,43 @@ impl Usage {
     }
 }
 
-/// Prices in nano-credits for each unit (bytes: for each KiB).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CostModel {
-    pub statement: u64,
-    pub row_returned: u64,
-    pub kib_returned: u64,
-    pub row_scanned: u64,
-    pub kib_scanned: u64,
-    pub source_ms: u64,
-    pub cpu_ms: u64,
-}
-
-impl Default for CostModel {
-    fn default() -> Self {
-        Self {
-            statement: 1_000_000,
-            row_returned: 1_000,
-            kib_returned: 20_000,
-            row_scanned: 100,
-            kib_scanned: 4_000,
-            source_ms: 50_000,
-            cpu_ms: 100_000,
+impl Usage {
+    /// Takes on what is greater in `other`, and returns what was added. For a use that is told in all, again and again,
+    /// and that may be told smaller where work was begun anew.
+    pub fn raise(&mut self, other: &Usage) -> Usage {
+        let mut added = Usage::default();
+        let fields = [
+            (&mut self.statements, other.statements, &mut added.statements),
+            (&mut self.rows_returned, other.rows_returned, &mut added.rows_returned),
+            (&mut self.bytes_returned, other.bytes_returned, &mut added.bytes_returned),
+            (&mut self.rows_scanned, other.rows_scanned, &mut added.rows_scanned),
+            (&mut self.bytes_scanned, other.bytes_scanned, &mut added.bytes_scanned),
+            (&mut self.source_ms, other.source_ms, &mut added.source_ms),
+            (&mut self.cpu_ms, other.cpu_ms, &mut added.cpu_ms),
+        ];
+        for (known, told, more) in fields {
+            *more = told.saturating_sub(*known);
+            *known = told.max(*known);
         }
+        added
     }
 }
+
+/// Prices, with the arithmetic over them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CostModel(pub Prices);
 
 impl CostModel {
     /// Micro-credits, rounded up; more than can be counted is the most that can.
     pub fn cost(&self, usage: &Usage) -> u64 {
         let whole = [
-            (usage.statements, self.statement),
-            (usage.rows_returned, self.row_returned),
-            (usage.rows_scanned, self.row_scanned),
-            (usage.source_ms, self.source_ms),
-            (usage.cpu_ms, self.cpu_ms),
+            (usage.statements, self.0.statement),
+            (usage.rows_returned, self.0.row_returned),
+            (usage.rows_scanned, self.0.row_scanned),
+            (usage.source_ms, self.0.source_ms),
+            (usage.cpu_ms, self.0.cpu_ms),
         ];
-        let by_kib = [(usage.bytes_returned, self.kib_returned), (usage.bytes_scanned, self.kib_scanned)];
+        let by_kib = [(usage.bytes_returned, self.0.kib_returned), (usage.bytes_scanned, self.0.kib_scanned)];
         let product = |(n, price): (u64, u64)| u128::from(n) * u128::from(price);
         // Everything over 1024, so that bytes are not rounded one by one. Each product is below 2^128 / 2^10 or so.
         let whole = whole.into_iter().fold(0_u128, |sum, part| sum.saturating_add(product(part).saturating_mul(KIB)));
@@ -113,6 +119,13 @@ mod tests {
     }
 
     #[test]
+    fn credits_are_written_in_full() {
+        for (micro, text) in [(0, "0"), (1, "0.000001"), (500_000, "0.5"), (CREDIT, "1"), (20_050_000, "20.05")] {
+            assert_eq!(credits(micro), text);
+        }
+    }
+
+    #[test]
     fn parts_charged_one_by_one_come_to_the_whole() {
         let model = CostModel::default();
         let (mut usage, mut charged) = (Usage::default(), 0);
@@ -124,9 +137,17 @@ mod tests {
     }
 
     #[test]
+    fn a_use_told_again_adds_what_is_new() {
+        let mut known = Usage { rows_returned: 5, cpu_ms: 3, ..Usage::default() };
+        let added = known.raise(&Usage { rows_returned: 7, cpu_ms: 1, bytes_scanned: 4, ..Usage::default() });
+        assert_eq!(added, Usage { rows_returned: 2, bytes_scanned: 4, ..Usage::default() });
+        assert_eq!(known, Usage { rows_returned: 7, cpu_ms: 3, bytes_scanned: 4, ..Usage::default() });
+    }
+
+    #[test]
     fn what_cannot_be_counted_is_the_most() {
         let all = u64::MAX;
         let usage = Usage { rows_returned: all, bytes_scanned: all, source_ms: all, ..Usage::default() };
-        assert_eq!(CostModel { source_ms: all, ..CostModel::default() }.cost(&usage), all);
+        assert_eq!(CostModel(Prices { source_ms: all, ..Prices::default() }).cost(&usage), all);
     }
 }

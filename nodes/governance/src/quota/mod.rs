@@ -34,6 +34,6 @@
 mod cost;
 mod node;
 
-pub use cost::{CREDIT, CostModel, Usage};
+pub use cost::{CREDIT, CostModel, Usage, credits};
 pub use greylag_protocol::state::{LeaseId, Period, QuotaCommand, QuotaKey, QuotaLedger, QuotaOutcome};
 pub use node::{Exceeded, LEASE_MS, QuotaNode, ReservationId, Spend};

@@ -10,8 +10,10 @@ use std::collections::BTreeMap;
 
 use greylag_protocol::{
     ErrorCode, MeshError, NodeId,
-    state::{LeaseId, QuotaCommand, QuotaKey, QuotaOutcome},
+    state::{LeaseId, QuotaCommand, QuotaKey, QuotaOutcome, utc_text},
 };
+
+use super::credits;
 
 /// Life of a lease. What is not spent by then is given back.
 pub const LEASE_MS: u64 = 60_000;
@@ -51,13 +53,9 @@ pub struct Exceeded {
 impl From<Exceeded> for MeshError {
     fn from(exceeded: Exceeded) -> Self {
         let Exceeded { key, limit, period_end_unix_ms } = exceeded;
-        let credits = limit / super::CREDIT;
-        MeshError::new(
-            ErrorCode::QuotaExceeded,
-            format!(
-                "the quota of {credits} credits for `{key}` is spent; the next period starts at {period_end_unix_ms}"
-            ),
-        )
+        let (limit, next) = (credits(limit), utc_text(period_end_unix_ms));
+        let message = format!("the quota of {limit} credits for `{key}` is spent; the next period begins at {next}");
+        MeshError::new(ErrorCode::QuotaExceeded, message)
     }
 }
 
@@ -70,6 +68,8 @@ pub struct QuotaNode {
     accounts: BTreeMap<QuotaKey, Account>,
     reservations: BTreeMap<ReservationId, Reservation>,
     reservations_made: u64,
+    /// It stops: nothing is asked for any more.
+    retired: bool,
 }
 
 #[derive(Debug, Default)]
@@ -158,6 +158,7 @@ impl QuotaNode {
             accounts: BTreeMap::new(),
             reservations: BTreeMap::new(),
             reservations_made: 0,
+            retired: false,
         }
     }
 
@@ -261,7 +262,8 @@ impl QuotaNode {
 
     /// One ask at a time for each quota: whoever needs more asks again after the answer.
     fn ask(&mut self, key: &QuotaKey, need: u64, now: u64) {
-        let Some(account) = self.accounts.get_mut(key).filter(|account| account.ask.is_none()) else { return };
+        let may_ask = |account: &&mut Account| account.ask.is_none() && !self.retired;
+        let Some(account) = self.accounts.get_mut(key).filter(may_ask) else { return };
         self.sequence += 1;
         let lasted = now.saturating_sub(account.granted_unix_ms);
         let chunk = if lasted < LEASE_MS / 4 {
@@ -288,7 +290,7 @@ impl QuotaNode {
 
     /// The log's answer to an ask. One that comes twice, or to an ask that is over, changes nothing.
     pub fn answered(&mut self, key: &QuotaKey, lease: LeaseId, outcome: &QuotaOutcome, now_unix_ms: u64) {
-        let is_ours = (lease.node, lease.incarnation) == (self.node, self.incarnation);
+        let is_ours = self.is_own(lease);
         let Some(account) = self.accounts.get_mut(key).filter(|_| is_ours) else { return };
         if account.ask.take_if(|ask| ask.sequence == lease.sequence).is_none() {
             return;
@@ -323,7 +325,7 @@ impl QuotaNode {
 
     /// The log has applied a closing report: the lease is no more.
     pub fn closed(&mut self, key: &QuotaKey, lease: LeaseId) {
-        let is_ours = (lease.node, lease.incarnation) == (self.node, self.incarnation);
+        let is_ours = self.is_own(lease);
         let Some(account) = self.accounts.get_mut(key).filter(|_| is_ours) else { return };
         if account.leases.get(&lease.sequence).is_some_and(|held| held.closing && held.reserved == 0) {
             account.leases.remove(&lease.sequence);
@@ -332,9 +334,10 @@ impl QuotaNode {
 
     /// Closes what has had its life, and what others need more. `starved` says what the ledger says of a quota.
     pub fn tick(&mut self, now_unix_ms: u64, starved: impl Fn(&QuotaKey) -> bool) {
+        let retired = self.retired;
         for (key, account) in &mut self.accounts {
             let idle = now_unix_ms.saturating_sub(account.drawn_unix_ms) >= IDLE_MS;
-            let give_back = idle && starved(key);
+            let give_back = retired || (idle && starved(key));
             for held in account.leases.values_mut() {
                 let used_up = held.spent == held.amount;
                 held.closing |= used_up || give_back || now_unix_ms >= held.ends_unix_ms;
@@ -347,6 +350,33 @@ impl QuotaNode {
                 || now < account.drawn_unix_ms.saturating_add(LEASE_MS)
                 || account.dry.as_ref().is_some_and(|d| now < d.until_unix_ms)
         });
+    }
+
+    /// The node stops: what it holds goes back, and what it has asked for does once the answer has come. What has been
+    /// asked for is asked again at once, since nobody may be listening for the answer any more.
+    pub fn retire(&mut self) {
+        self.retired = true;
+        for account in self.accounts.values_mut() {
+            account.ask.take_if(|ask| ask.sent_unix_ms.is_none());
+            if let Some(ask) = &mut account.ask {
+                ask.sent_unix_ms = None;
+            }
+        }
+    }
+
+    /// Whether it is this incarnation's.
+    pub fn is_own(&self, lease: LeaseId) -> bool {
+        (lease.node, lease.incarnation) == (self.node, self.incarnation)
+    }
+
+    /// Nothing is on lease and nothing has been asked for.
+    pub fn holds_nothing(&self) -> bool {
+        self.accounts.values().all(|account| account.leases.is_empty() && account.ask.is_none())
+    }
+
+    /// There is nothing to do until somebody reserves or charges.
+    pub fn is_idle(&self) -> bool {
+        self.accounts.is_empty()
     }
 
     /// What is to be proposed to the log now.

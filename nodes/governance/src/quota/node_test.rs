@@ -192,3 +192,39 @@ fn a_limit_that_comes_and_goes_forgets_nothing() {
     assert!(held(&mut ledger, &mut node, &keys, 4000, later).is_err());
     assert_eq!(ledger.quotas[&keys[0]].limit, Some(5000));
 }
+
+#[test]
+fn a_node_that_stops_gives_everything_back_even_what_it_has_just_asked_for() {
+    let (mut ledger, mut node) = (ledger(&[(None, LIMIT), (Some("a"), LIMIT)]), node(1));
+    let id = held(&mut ledger, &mut node, &[key(None)], 4000, T0).unwrap();
+    assert_eq!(node.charge(id, 3000, T0), Spend::Done(()));
+    // Of this one the answer was lost.
+    assert_eq!(node.reserve(&[key(Some("a"))], 4000, T0), Spend::Asked);
+    let asks = node.due(T0);
+    asks.iter().for_each(|ask| drop(ledger.apply(ask)));
+    assert!(!ledger.quotas[&key(Some("a"))].current.open.is_empty());
+    node.finish(id);
+    node.retire();
+    for _ in 0..3 {
+        node.tick(T0, |_| false);
+        settle(&mut ledger, &mut node, T0);
+    }
+    assert!(node.holds_nothing());
+    assert_eq!(node.reserve(&[key(None)], 4000, T0), Spend::Asked);
+    assert!(node.due(T0).is_empty(), "it asks for nothing any more");
+    for (of, spent) in [(None, 3000), (Some("a"), 0)] {
+        let current = &ledger.quotas[&key(of)].current;
+        assert!(current.open.is_empty(), "{current:?}");
+        assert_eq!(current.settled, spent);
+    }
+}
+
+#[test]
+fn a_refusal_says_how_much_of_what_is_spent_and_when_there_is_more() {
+    let (mut ledger, mut node) = (ledger(&[(None, 2_500_000)]), node(1));
+    let refused: MeshError = held(&mut ledger, &mut node, &[key(None)], 3_000_000, T0).unwrap_err().into();
+    assert_eq!(refused.code, ErrorCode::QuotaExceeded);
+    let expected =
+        "the quota of 2.5 credits for `clinic per day` is spent; the next period begins at 2023-11-15T00:00:00Z";
+    assert_eq!(refused.message, expected);
+}

@@ -41,7 +41,7 @@ struct Figures {
 }
 
 #[derive(Debug, Serialize)]
-struct Percentiles {
+pub(super) struct Percentiles {
     p50: u128,
     p99: u128,
 }
@@ -55,7 +55,7 @@ struct Totals {
 }
 
 /// The customers again, where look-ups go.
-const ACCOUNT: Table = Table { name: "account", key: &["c_custkey"] };
+pub(super) const ACCOUNT: Table = Table { name: "account", key: &["c_custkey"] };
 /// Nodes idle this long before their memory is read.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -89,7 +89,7 @@ pub async fn run(args: SmokeArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// All tables as Parquet for everybody, and customers in SQLite, under a name of their own, for the look-ups.
-fn generate(dir: &Path, scale: f64) -> anyhow::Result<Vec<Placed>> {
+pub(super) fn generate(dir: &Path, scale: f64) -> anyhow::Result<Vec<Placed>> {
     let lake = dir.join("lake");
     std::fs::create_dir_all(&lake)?;
     for table in TABLES {
@@ -136,7 +136,7 @@ async fn lookups(mesh: &Connection, dir: &Path, count: usize) -> anyhow::Result<
     Ok((percentiles(through_mesh), percentiles(at_source)))
 }
 
-fn percentiles(mut times: Vec<Duration>) -> Percentiles {
+pub(super) fn percentiles(mut times: Vec<Duration>) -> Percentiles {
     times.sort();
     let at =
         |p: usize| times.get((times.len() * p / 100).min(times.len().saturating_sub(1))).map_or(0, Duration::as_micros);

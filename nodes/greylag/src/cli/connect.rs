@@ -6,7 +6,10 @@ use anyhow::Context;
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use clap::Args;
 use futures::TryStreamExt;
-use greylag_gateways::flight::roaming::RoamingClient;
+use greylag_gateways::{
+    flight::{client::Access, roaming::RoamingClient},
+    tls::ClientTls,
+};
 use greylag_protocol::{
     Result,
     statement::{AdminCall, AdminReply, BatchStream, SessionOptions},
@@ -17,32 +20,55 @@ use crate::assembly::ADMIN_TOKEN_FILE;
 /// Where to connect and as whom.
 #[derive(Debug, Clone, Args)]
 pub struct Target {
-    /// `host:port` of a Flight SQL door, or several with commas: the first that answers is taken, and another if it is lost
+    /// `host:port` of a Flight SQL door, or several with commas: the first that answers is taken, and another if it is lost.
+    /// Doors on other machines, and those with `grpc+tls://` before them, are spoken to over TLS
     #[arg(long, env = "GREYLAG_SERVER", default_value = "127.0.0.1:50051")]
     pub server: String,
-    /// Bearer token; without it the file below is read
+    /// Bearer token or API key; without it, and without --cert, the file below is read
     #[arg(long, env = "GREYLAG_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// Data directory of a node on this machine, for its admin token
     #[arg(long, default_value = "greylag-data")]
     pub data_dir: PathBuf,
+    /// Authorities (PEM) of the doors' certificates, in place of the public ones; all doors are spoken to over TLS then
+    #[arg(long, env = "GREYLAG_TLS_CA")]
+    pub tls_ca: Option<PathBuf>,
+    /// Certificate (PEM) to show to doors, which are spoken to over TLS then. Without --token it says who you are
+    #[arg(long = "cert", env = "GREYLAG_TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long = "key", env = "GREYLAG_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
 }
 
 impl Target {
     pub async fn connect(&self) -> anyhow::Result<Connection> {
-        let token = match &self.token {
-            Some(token) => token.clone(),
-            None => {
-                let file = self.data_dir.join(ADMIN_TOKEN_FILE);
-                std::fs::read_to_string(&file).with_context(|| {
-                    format!(
-                        "no token: pass --token, set GREYLAG_TOKEN, or name a node's --data-dir (`{}` cannot be read)",
-                        file.display()
-                    )
-                })?
-            }
+        Ok(Connection::open_as(&self.server, self.access()?).await?)
+    }
+
+    fn access(&self) -> anyhow::Result<Access> {
+        let identity = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
+        let tls = match (&self.tls_ca, identity) {
+            (None, None) => None,
+            (ca, identity) => Some(ClientTls::load(ca.as_deref(), identity)?),
         };
-        Ok(Connection::open(&self.server, token.trim()).await?)
+        let token = match &self.token {
+            Some(token) => Some(token.trim().to_owned()),
+            None if identity.is_some() => None,
+            None => Some(self.admin_token()?),
+        };
+        Ok(Access { token, tls })
+    }
+
+    fn admin_token(&self) -> anyhow::Result<String> {
+        let file = self.data_dir.join(ADMIN_TOKEN_FILE);
+        let token = std::fs::read_to_string(&file).with_context(|| {
+            format!(
+                "no token: pass --token, set GREYLAG_TOKEN, show a certificate with --cert and --key, or name a node's --data-dir (`{}` cannot be read)",
+                file.display()
+            )
+        })?;
+        Ok(token.trim().to_owned())
     }
 }
 
@@ -57,9 +83,18 @@ impl Connection {
         Self::with_options(servers, token, SessionOptions { resumable: true, ..SessionOptions::default() }).await
     }
 
+    /// As [`Connection::open`], by whatever a client shows.
+    pub async fn open_as(servers: &str, access: Access) -> Result<Self> {
+        Self::connect(servers, access, SessionOptions { resumable: true, ..SessionOptions::default() }).await
+    }
+
     pub async fn with_options(servers: &str, token: &str, options: SessionOptions) -> Result<Self> {
+        Self::connect(servers, Access::by_token(token), options).await
+    }
+
+    async fn connect(servers: &str, access: Access, options: SessionOptions) -> Result<Self> {
         let doors = servers.split(',').map(|door| door.trim().to_owned()).filter(|door| !door.is_empty()).collect();
-        Ok(Self { client: RoamingClient::connect(doors, token, options).await? })
+        Ok(Self { client: RoamingClient::connect_as(doors, access, options).await? })
     }
 
     /// Starts a statement; rows come as they are ready.

@@ -1,10 +1,16 @@
-//! The command line. Each command is a file; all of them but `node`, `demo` and `bench` are thin clients of a door.
+//! The command line. Each command is a file; all of them but `node`, `audit`, `demo` and `bench` are thin clients
+//! of a door.
 
 mod apply;
+mod audit;
 mod ca;
 mod connect;
+mod drop;
 mod job;
+mod key;
 mod node;
+mod policy;
+mod principal;
 mod register;
 mod render;
 mod snapshot;
@@ -12,6 +18,7 @@ mod sql;
 mod status;
 mod token;
 
+pub(crate) use apply::declaring;
 pub use connect::{Connection, Target};
 pub use render::Format;
 pub use sql::prompt;
@@ -39,8 +46,16 @@ enum Command {
     Job(job::JobArgs),
     /// Show nodes, roles and sources
     Status(status::StatusArgs),
-    /// Declare sources from a YAML file
+    /// Declare sources, policies, tags, attributes, settings and quotas from files
     Apply(apply::ApplyArgs),
+    /// Take away what was declared
+    Drop(drop::DropArgs),
+    /// See policies, try them on cases, and ask why somebody may or may not
+    Policy(policy::PolicyArgs),
+    /// Make, list and revoke API keys
+    Key(key::KeyArgs),
+    /// Prove, show and export audit folders; needs no mesh
+    Audit(audit::AuditArgs),
     /// Read and change small values that the whole mesh agrees on
     Register(register::RegisterArgs),
     /// Save the control state to a file, or make a lost mesh anew from one
@@ -72,6 +87,10 @@ impl Cli {
             Command::Job(args) => runtime.block_on(job::run(args)),
             Command::Status(args) => runtime.block_on(status::run(args)),
             Command::Apply(args) => runtime.block_on(apply::run(args)),
+            Command::Drop(args) => runtime.block_on(drop::run(args)),
+            Command::Policy(args) => runtime.block_on(policy::run(args)),
+            Command::Key(args) => runtime.block_on(key::run(args)),
+            Command::Audit(args) => audit::run(args),
             Command::Register(args) => runtime.block_on(register::run(args)),
             Command::Snapshot(args) => runtime.block_on(snapshot::run(args)),
             Command::Ca(args) => runtime.block_on(ca::run(args)),

@@ -13,7 +13,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use toml::Value;
 
 use super::connect::{Connection, Target};
-use crate::{assembly::Greylag, demo::texts};
+use crate::{
+    assembly::{ADMIN_TOKEN_FILE, Greylag},
+    demo::texts,
+};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -141,7 +144,8 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     }
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let config = loaded.config;
-    let (name, flight) = (config.name.clone(), config.flight);
+    let (name, flight, tls) = (config.name.clone(), config.flight, config.door.is_tls());
+    let token_file = config.data_dir.join(ADMIN_TOKEN_FILE);
     tracing::info!(name, listen = %config.listen, seeds = config.seeds.len(), "starting");
     let started = tokio::select! {
         started = Greylag::start(config) => started?,
@@ -149,8 +153,13 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
         _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
     };
     println!("node {} of mesh {} is up", started.mesh.node(), started.mesh.id());
+    if let Some(token) = &started.bootstrap {
+        println!("it has founded the mesh. The administrator's token, shown this once:\n{token}");
+        println!("it is also kept in `{}`, where each start writes a new one", token_file.display());
+    }
     if let Some(flight) = flight {
-        println!("flight sql on {flight}: `greylag sql --server {flight}`");
+        let scheme = if tls { "grpc+tls://" } else { "" };
+        println!("flight sql on {flight}: `greylag sql --server {scheme}{flight}`");
     }
     let ended = tokio::select! {
         _ = interrupt.recv() => None,

@@ -13,7 +13,10 @@ use greylag_protocol::{
     statement::{AdminCall, AdminReply, JoinTokenInfo},
 };
 
-use super::connect::Target;
+use super::{
+    connect::Target,
+    principal::{Named, Traits},
+};
 
 #[derive(Debug, Args)]
 pub struct TokenArgs {
@@ -52,11 +55,10 @@ enum TokenCommand {
     },
     /// A token with which somebody runs statements
     Bearer {
-        /// Name that policy and logs know them by
-        subject: String,
-        /// Roles, such as `admin`
-        #[arg(long = "role")]
-        roles: Vec<String>,
+        /// Whom it names: `user:ada` or `ada`, `agent:planner`, `machine:backup`
+        subject: Named,
+        #[command(flatten)]
+        traits: Traits,
         /// Seconds until it expires
         #[arg(long, default_value_t = 24 * 3600)]
         ttl: u64,
@@ -73,8 +75,8 @@ pub async fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
         }
         TokenCommand::List { target } => (target, AdminCall::ListJoinTokens),
         TokenCommand::Revoke { id, target } => (target, AdminCall::RevokeJoinToken { id }),
-        TokenCommand::Bearer { subject, roles, ttl, target } => {
-            (target, AdminCall::IssueBearer { subject, roles, ttl_secs: ttl })
+        TokenCommand::Bearer { subject, traits, ttl, target } => {
+            (target, AdminCall::IssueBearer { principal: traits.principal(subject), ttl_secs: ttl })
         }
     };
     match target.connect().await?.admin(&call).await? {
@@ -85,8 +87,13 @@ pub async fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// This machine's clock.
+pub(super) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
 fn list(tokens: &[JoinTokenInfo]) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let now = unix_ms();
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(["id", "uses left", "expires in", "roles"]);

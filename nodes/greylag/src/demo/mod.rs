@@ -2,6 +2,8 @@
 //! source, answer all 22 queries, lose an edge to SIGKILL in the middle of queries, and every answer is compared row by
 //! row with single-process DataFusion over the same data.
 
+mod audit_trail;
+mod governance;
 mod kill;
 mod mesh;
 mod postgres;
@@ -54,6 +56,8 @@ pub struct DemoArgs {
 enum Tour {
     /// Five nodes and a database are killed while clients read, each with a line of JSON
     Chaos,
+    /// Three principals ask a clinic the same and get three right answers, each step with a line of JSON
+    Governance,
 }
 
 /// Scale of the data, where none is asked for.
@@ -96,6 +100,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let played = tokio::select! {
         played = async {
             match args.tour {
+                Some(Tour::Governance) => governance::run(&dir, &mut report).await.map(|code| (None, code)),
                 Some(Tour::Chaos) => tour::run(&dir, scale, &mut report).await.map(|code| (None, code)),
                 None => play(scale, &dir, &databases, &mut report).await.map(|(mesh, code)| (Some(mesh), code)),
             }
