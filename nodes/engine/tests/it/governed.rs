@@ -39,7 +39,7 @@ const DAY_MS: i64 = 86_400_000;
 const STATEMENTS: usize = 12;
 const OBLIGATIONS: u32 = 60;
 
-fn name(dialect: Dialect) -> TableName {
+pub fn name(dialect: Dialect) -> TableName {
     TableName { source: "one".into(), schema: schema_of(dialect).into(), table: "odd".into() }
 }
 
@@ -48,7 +48,7 @@ fn obligation(dialect: Dialect, filter: Option<RowFilter>, masks: Vec<ColumnMask
 }
 
 /// A column's value in one row; `None` is NULL.
-fn value(batch: &RecordBatch, row: usize, column: &str) -> Option<FilterValue> {
+pub fn value(batch: &RecordBatch, row: usize, column: &str) -> Option<FilterValue> {
     let array = batch.column_by_name(column).unwrap();
     if array.is_null(row) {
         return None;
@@ -91,7 +91,7 @@ fn visible(batch: &RecordBatch, obligation: &TableObligation) -> RecordBatch {
     filter_record_batch(&masked, &keep).unwrap()
 }
 
-fn array(data_type: &DataType, values: Vec<Option<FilterValue>>) -> ArrayRef {
+pub fn array(data_type: &DataType, values: Vec<Option<FilterValue>>) -> ArrayRef {
     let integer = |value: &Option<FilterValue>| match value {
         Some(FilterValue::Integer(v) | FilterValue::Decimal(v) | FilterValue::Instant(v)) => Some(*v),
         _ => None,
@@ -266,7 +266,7 @@ fn masks() -> BoxedStrategy<Vec<ColumnMask>> {
 }
 
 /// Statements that fail over some rows of `odd`, beside those that do not.
-fn any_statement() -> BoxedStrategy<Statement> {
+pub fn any_statement() -> BoxedStrategy<Statement> {
     let risky = select(
         &[
             "select id from odd where 10 / n > 1 order by id",

@@ -15,7 +15,7 @@ use mysql_async::prelude::Queryable;
 
 use crate::{
     data::{Table, null_tables, odd, tpch},
-    governed, nulls, random, statements, tpch as queries,
+    governed, nulls, policies, random, statements, tpch as queries,
     world::{World, schema_of},
 };
 
@@ -188,6 +188,7 @@ fn everything(dialect: Dialect) {
     let mut world = World::with_server(&[("one", dialect, &[odd()])], odd_server);
     random::agree(&runtime, &world);
     governed::agree(&runtime, &mut world, dialect);
+    policies::agree(&runtime, &mut world, dialect);
     runtime.block_on(async {
         let tables = tpch(&crate::data::TPCH_NAMES);
         let whole = server(dialect, &tables).await.unwrap();

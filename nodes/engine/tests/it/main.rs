@@ -11,8 +11,12 @@ mod lite;
 mod live;
 mod names;
 mod nulls;
+mod policies;
 mod pushed;
 mod random;
+#[allow(dead_code, reason = "the other half is used in the crate that it belongs to")]
+#[path = "../../../governance/tests/rows_as_cedar/random/mod.rs"]
+mod random_policies;
 mod statements;
 mod tpch;
 mod world;

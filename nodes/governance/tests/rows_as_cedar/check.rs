@@ -66,7 +66,16 @@ pub fn check(case: &Case, tally: &mut Tally) -> Checked {
         .map(|table| Touched { table: table.facts.name.clone(), columns: table.columns.clone() })
         .collect();
     let (principal, circumstances) = (&case.principal, &case.circumstances);
-    let ruling = engine.decide(&Question { principal, action: case.action, touched: &touched, circumstances });
+    let question = Question { principal, action: case.action, touched: &touched, circumstances };
+    let ruling = engine.decide(&question);
+    let later = Question { circumstances: &case.later, ..question.clone() };
+    if engine.key(&question).is_some() && engine.key(&question) == engine.key(&later) {
+        count.one("rulings that may be kept");
+        let again = engine.decide(&later);
+        if again != ruling {
+            return fail("a ruling that may be kept and is another later", format!("{ruling:?}\n{again:?}"));
+        }
+    }
     let names: Vec<_> = touched.iter().map(|touched| touched.table.clone()).collect();
     let reference = Reference::new(&policies, principal, circumstances, &names, &declared()).map_err(asked)?;
     let judge = Judge { case, reference, ruling: &ruling };

@@ -66,6 +66,7 @@ fn means_something(tally: &Tally) {
         ("values shown that are masked in other rows", 10, "cases"),
         ("columns hidden", 1, "cases"),
         ("notices", 1, "cases"),
+        ("rulings that may be kept", 20, "cases"),
         ("refused", 4, "cases"),
     ] {
         let of = if of == "policies" { tally["policies"] } else { count(of) };

@@ -28,6 +28,8 @@ pub struct Case {
     pub policies: Vec<Draft>,
     pub principal: Principal,
     pub circumstances: Circumstances,
+    /// Those of the same statement another time.
+    pub later: Circumstances,
     pub action: Action,
 }
 
@@ -67,7 +69,14 @@ pub fn case(dice: &mut Dice) -> Case {
     if action == Action::Manage && dice.percent(50) {
         tables.iter_mut().for_each(|table| table.touched = false);
     }
-    Case { tables, policies, principal: principal(dice), circumstances: circumstances(dice), action }
+    Case {
+        tables,
+        policies,
+        principal: principal(dice),
+        circumstances: circumstances(dice),
+        later: circumstances(dice),
+        action,
+    }
 }
 
 fn table(dice: &mut Dice, name: TableName) -> TableFacts {

@@ -83,7 +83,7 @@ pub fn policies(dice: &mut Dice, tables: &[TableFacts], action: Action) -> Vec<D
     (0..count)
         .map(|at| {
             let permit = at < tables.len() && dice.percent(88);
-            let purpose = match dice.weighted(&[60, 13, 10, 5, 12]) {
+            let purpose = match dice.weighted(&[58, 13, 10, 8, 11]) {
                 _ if permit => Purpose::Rows,
                 _ if at == tables.len() && action != Action::Select && dice.percent(75) => Purpose::Table,
                 0 => Purpose::Rows,
