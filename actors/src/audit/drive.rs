@@ -76,7 +76,7 @@ impl Audit {
             lock(&self.queue).stop_for_good(error);
             return;
         }
-        let to_write = told.to_write(&heads);
+        let to_write = told.news(&heads);
         drop(told);
         for record in heads_records(self.log.unix_ms(), &to_write) {
             self.push(Waiting { record, done: None, _seat: None });

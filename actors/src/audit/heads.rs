@@ -40,7 +40,7 @@ impl Told {
     }
 
     /// All heads, if others' have changed since they were written down last.
-    pub(super) fn to_write(&mut self, heads: &BTreeMap<NodeId, AuditHead>) -> Vec<AuditHead> {
+    pub(super) fn news(&mut self, heads: &BTreeMap<NodeId, AuditHead>) -> Vec<AuditHead> {
         let Some(own) = self.head.map(|head| head.node) else { return Vec::new() };
         let others = heads.iter().filter(|(node, _)| **node != own);
         let others: BTreeMap<NodeId, AuditHead> = others.map(|(node, head)| (*node, *head)).collect();
@@ -81,17 +81,17 @@ mod tests {
     #[test]
     fn heads_are_told_once_and_an_answer_to_heads_is_not() {
         let mut told = Told::default();
-        assert_eq!((told.due(), told.to_write(&heads(&[head(2, 1, 1)]))), (None, vec![]), "not open");
+        assert_eq!((told.due(), told.news(&heads(&[head(2, 1, 1)]))), (None, vec![]), "not open");
         told.opened(head(1, 2, 0));
         assert_eq!(told.due(), Some(head(1, 2, 0)));
         assert_eq!(told.due(), None);
         told.not_committed();
         assert_eq!(told.due(), Some(head(1, 2, 0)));
         let known = heads(&[head(1, 2, 0), head(2, 5, 0)]);
-        assert_eq!(told.to_write(&known).len(), 2);
+        assert_eq!(told.news(&known).len(), 2);
         told.wrote(head(1, 3, 0), false);
-        assert_eq!((told.due(), told.to_write(&known)), (None, vec![]));
-        assert_eq!(told.to_write(&heads(&[head(1, 3, 0), head(2, 5, 0)])), vec![], "its own is no news");
+        assert_eq!((told.due(), told.news(&known)), (None, vec![]));
+        assert_eq!(told.news(&heads(&[head(1, 3, 0), head(2, 5, 0)])), vec![], "its own is no news");
         told.wrote(head(1, 4, 0), true);
         told.wrote(head(1, 5, 0), false);
         assert_eq!(told.due(), Some(head(1, 5, 0)));

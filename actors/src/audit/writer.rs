@@ -104,10 +104,9 @@ impl Audit {
         lock(&self.told).wrote(head, says_more);
         let mut recent = lock(&self.recent);
         // A file's first record is none of these, so they are counted from the end.
-        let mut sequence = head.sequence - records.len() as u64;
-        for record in records {
+        let first = head.sequence + 1 - records.len() as u64;
+        for (sequence, record) in (first..).zip(records) {
             measure::audit_written();
-            sequence += 1;
             if recent.len() >= RECENT_RECORDS_MAX {
                 recent.pop_front();
             }

@@ -66,7 +66,7 @@ impl MaskFunction {
         mask::apply(&self.mask.mask, value, &self.mask.salt)
     }
 
-    fn text<'a>(&self, value: Option<&'a str>) -> Option<String> {
+    fn text(&self, value: Option<&str>) -> Option<String> {
         match self.shown(value.map(|text| FilterValue::Text(text.to_owned()))) {
             Some(FilterValue::Text(text)) => Some(text),
             _ => None,

@@ -1,6 +1,6 @@
 //! Keys and tokens for the tests of this folder: real ones, made anew in each run.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use base64::{
     Engine,

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 //! The cache's promises: one fetch at a time, rotation, no flood, stale while the issuer is away, bounded.
 

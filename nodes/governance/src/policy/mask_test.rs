@@ -1,6 +1,6 @@
 //! Masks: what is written, what is shown, and which is stronger.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
 

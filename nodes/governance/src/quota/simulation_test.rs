@@ -297,7 +297,7 @@ fn without_faults_all_of_it_can_be_spent_and_nothing_is_stranded() {
         let mut got = None;
         for _ in 0..40 {
             let now = world.clock(0);
-            if let Spend::Done(id) = world.nodes[0].reserve(&[key.clone()], rest, now) {
+            if let Spend::Done(id) = world.nodes[0].reserve(std::slice::from_ref(&key), rest, now) {
                 got = Some(id);
                 break;
             }

@@ -33,7 +33,7 @@ impl Dice {
     }
 
     pub fn word<'a>(&mut self, all: &[&'a str]) -> &'a str {
-        *self.pick::<&'a str>(all)
+        self.pick::<&'a str>(all)
     }
 
     /// Index of one of these weights.

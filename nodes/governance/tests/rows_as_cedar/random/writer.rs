@@ -433,7 +433,7 @@ impl<'a> Writer<'a> {
             (2, _, _, Some(text)) => ("columns as a set", E::of(Bool, "[#].containsAny([\"a\"])", vec![text])),
             (3, _, _, Some(text)) => ("different types", E::of(Bool, "(# == 1)", vec![text])),
             (4, Some(long), ..) => ("different types", E::of(Bool, "(# < \"a\")", vec![long])),
-            (_, ..) if self.about == About::Row => {
+            _ if self.about == About::Row => {
                 ("no such column", E::leaf(Bool, "(resource.there_is_no_such_column == 1)"))
             }
             _ => return self.hierarchy(),
