@@ -1,6 +1,6 @@
 //! Documents that are read, and what is said of those that are not.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 use super::*;
 
 fn parse(text: &str) -> Result<Vec<Resource>> {
