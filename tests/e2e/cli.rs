@@ -132,11 +132,17 @@ fn formats_status_apply_and_tokens() {
         let said = stderr_of_failure(&node.sql(sql, "csv"));
         assert!(said.contains(code), "{said}");
     }
-    // A bearer of no role may ask, but not change anything.
+    // A bearer of no role may ask what a policy permits, but not change anything.
     let bearer = ["token", "bearer", "reader", "--server", &node.door, "--data-dir", &node.data_dir];
     let reader = stdout_of(&greylag(&bearer)).trim().to_owned();
-    let asked = greylag(&["sql", "-c", sql, "--server", &node.door, "--token", &reader]);
-    assert!(stdout_of(&asked).contains("cat"));
+    let ask = || greylag(&["sql", "-c", sql, "--server", &node.door, "--token", &reader]);
+    assert!(stderr_of_failure(&ask()).contains("GL2003"));
+    let policy = dir.path().join("policy.yaml");
+    let text = "permit (principal == User::\"reader\", action == Action::\"select\", resource);";
+    std::fs::write(&policy, format!("kind: Policy\nname: readers\ntext: '{text}'\n")).unwrap();
+    let target = ["--server", &node.door, "--data-dir", &node.data_dir];
+    stdout_of(&greylag(&[&["apply", "-f", policy.to_str().unwrap()][..], &target].concat()));
+    assert!(stdout_of(&ask()).contains("cat"));
     let denied = greylag(&["apply", "-f", yaml.to_str().unwrap(), "--server", &node.door, "--token", &reader]);
     assert!(stderr_of_failure(&denied).contains("GL2003"));
     let nobody = greylag(&["sql", "-c", sql, "--server", &node.door, "--token", "nonsense"]);

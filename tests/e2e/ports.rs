@@ -79,8 +79,8 @@ fn the_page_of_figures_opens_only_where_it_is_configured() -> anyhow::Result<()>
     let started = Instant::now();
     let shown = loop {
         let shown = page(figures);
-        // The address is taken before the node runs; what comes then is answered once it does.
-        if shown.contains("greylag_bound_max") {
+        // The address is taken before the node runs, and the limits of a role are there once it has been taken.
+        if shown.contains("limits.queue_statements_max") {
             break shown;
         }
         anyhow::ensure!(started.elapsed() < Duration::from_secs(60), "{shown}\n{:?}", process.ended());

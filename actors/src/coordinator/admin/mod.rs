@@ -46,8 +46,17 @@ const KNOWN_MAX: Duration = Duration::from_millis(1_000);
 /// Runs one call, and records it.
 pub async fn run(coordinator: &Arc<Coordinator>, session: &Session, call: AdminCall) -> Result<AdminReply> {
     let ctx = &coordinator.ctx;
-    let Some(subject) = recorded::subject(&call) else { return carry_out(coordinator, session, call).await };
-    let (admission, before) = (ctx.audit.admit()?, ctx.mesh.state().epoch);
+    let (subject, before) = (recorded::subject(&call), ctx.mesh.state().epoch);
+    if recorded::only_reads(&call) {
+        let outcome = carry_out(coordinator, session, call).await;
+        if let Err(error) = &outcome
+            && error.code == ErrorCode::Denied
+        {
+            ctx.audit.admit()?.record(recorded::record(ctx, session, subject, before, Some(error.code)));
+        }
+        return outcome;
+    }
+    let admission = ctx.audit.admit()?;
     let outcome = carry_out(coordinator, session, call).await;
     if outcome.is_ok() {
         // Without a leader the epoch in the record is the one known here.

@@ -1,5 +1,5 @@
-//! What of a call goes into the audit: its name, and the name of what it is about. Calls that change nothing are not recorded,
-//! except where they give away the mesh's keys, or say what somebody else may see.
+//! What of a call goes into the audit: its name, and the name of what it is about. Calls that change nothing are recorded
+//! where they are denied, or give away the mesh's keys, or say what somebody else may see.
 //!
 //! INVARIANT: no secret and no statement's literal is in it.
 
@@ -13,9 +13,22 @@ use greylag_protocol::{
 
 use crate::NodeCtx;
 
-/// Name of the call, and of what it is about; `None` for one that is not recorded.
-pub(super) fn subject(call: &AdminCall) -> Option<(&'static str, String)> {
-    Some(match call {
+/// Whether the call is recorded only where it is denied.
+pub(super) fn only_reads(call: &AdminCall) -> bool {
+    match call {
+        AdminCall::SaveSnapshot { from } => *from > 0,
+        AdminCall::ListJoinTokens
+        | AdminCall::ReadRegister { .. }
+        | AdminCall::CheckPolicy { .. }
+        | AdminCall::ListKeys { .. }
+        | AdminCall::ShowResource { .. } => true,
+        _ => false,
+    }
+}
+
+/// Name of the call, and of what it is about.
+pub(super) fn subject(call: &AdminCall) -> (&'static str, String) {
+    match call {
         AdminCall::ApplySource { spec, .. } => ("apply source", spec.name.to_string()),
         AdminCall::DropSource { name } => ("drop source", name.to_string()),
         AdminCall::CreateJoinToken { uses, ttl_secs, .. } => {
@@ -29,7 +42,7 @@ pub(super) fn subject(call: &AdminCall) -> Option<(&'static str, String)> {
         AdminCall::DrainNode { node } => ("drain node", node.to_string()),
         AdminCall::UndrainNode { node } => ("undrain node", node.to_string()),
         AdminCall::RotateAuthority { overlap_secs } => ("rotate authority", format!("{overlap_secs} s of overlap")),
-        AdminCall::SaveSnapshot { from: 0 } => ("save snapshot", "the control state with the mesh's keys".into()),
+        AdminCall::SaveSnapshot { .. } => ("save snapshot", "the control state with the mesh's keys".into()),
         AdminCall::PutPolicy { id, .. } => ("put policy", id.clone()),
         AdminCall::DropPolicy { id } => ("drop policy", id.clone()),
         AdminCall::PutTag { tag, .. } => ("put tag", tag.clone()),
@@ -40,13 +53,12 @@ pub(super) fn subject(call: &AdminCall) -> Option<(&'static str, String)> {
         AdminCall::RevokeKey { id } => ("revoke key", id.clone()),
         AdminCall::Why(request) => ("why", format!("as {}", request.principal.id)),
         AdminCall::ChangeRegister { name, .. } => ("change register", name.clone()),
-        AdminCall::ListJoinTokens
-        | AdminCall::SaveSnapshot { .. }
-        | AdminCall::ReadRegister { .. }
-        | AdminCall::CheckPolicy { .. }
-        | AdminCall::ListKeys { .. }
-        | AdminCall::ShowResource { .. } => return None,
-    })
+        AdminCall::ListJoinTokens => ("list join tokens", String::new()),
+        AdminCall::ReadRegister { name, .. } => ("read register", name.clone()),
+        AdminCall::CheckPolicy { .. } => ("check policy", String::new()),
+        AdminCall::ListKeys { .. } => ("list keys", String::new()),
+        AdminCall::ShowResource { .. } => ("show resource", String::new()),
+    }
 }
 
 /// The record of a call that has ended; `code` unless it is done.

@@ -12,7 +12,7 @@ use std::{
 use arrow::{
     array::{ArrayRef, Int64Array, RecordBatch, StringArray},
     compute::{CastOptions, cast_with_options},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    datatypes::{DataType, Schema, SchemaRef},
 };
 use async_trait::async_trait;
 use datafusion::{
@@ -150,7 +150,7 @@ impl World {
             parameters,
             catalog: Arc::clone(&self.catalog),
             options,
-            system: Arc::new(System),
+            system: Arc::new(System(Arc::clone(&self.catalog))),
             edges: Arc::new(Edges),
             pins: Vec::new(),
             steps: Vec::new(),
@@ -329,23 +329,43 @@ fn as_asked(batch: &RecordBatch, schema: &SchemaRef) -> RecordBatch {
     RecordBatch::try_new(Arc::clone(schema), columns).unwrap()
 }
 
-pub struct System;
+/// The mesh's own tables, over the catalog that the statement was given.
+pub struct System(Arc<Catalog>);
+
+impl System {
+    fn nodes() -> RecordBatch {
+        let names = [Some("a"), None, Some("c")].into_iter().collect::<StringArray>();
+        RecordBatch::try_from_iter_with_nullable([
+            ("node", Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef, false),
+            ("name", Arc::new(names), true),
+        ])
+        .unwrap()
+    }
+
+    fn tables(&self) -> RecordBatch {
+        let mut rows = vec![["greylag", "system", "nodes"]];
+        for source in self.0.sources.values() {
+            rows.extend(source.tables.iter().map(|t| [source.source.as_str(), t.schema.as_str(), t.name.as_str()]));
+        }
+        let column =
+            |part: usize| Arc::new(rows.iter().map(|row| Some(row[part])).collect::<StringArray>()) as ArrayRef;
+        RecordBatch::try_from_iter(["source", "schema", "name"].into_iter().enumerate().map(|(at, n)| (n, column(at))))
+            .unwrap()
+    }
+}
 
 #[async_trait]
 impl SystemTables for System {
     fn schemas(&self) -> Vec<(&'static str, SchemaRef)> {
-        let nodes =
-            Schema::new(vec![Field::new("node", DataType::Int64, false), Field::new("name", DataType::Utf8, true)]);
-        vec![("nodes", Arc::new(nodes))]
+        vec![("nodes", Self::nodes().schema()), ("tables", self.tables().schema())]
     }
 
     async fn rows(&self, table: &str) -> Result<RecordBatch> {
-        assert_eq!(table, "nodes");
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(Int64Array::from(vec![1, 2, 3])),
-            Arc::new(StringArray::from(vec![Some("a"), None, Some("c")])),
-        ];
-        Ok(RecordBatch::try_new(self.schemas()[0].1.clone(), columns).unwrap())
+        match table {
+            "nodes" => Ok(Self::nodes()),
+            "tables" => Ok(self.tables()),
+            other => panic!("no such table: {other}"),
+        }
     }
 }
 

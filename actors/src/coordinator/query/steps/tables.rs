@@ -17,10 +17,14 @@ pub async fn take(coordinator: Arc<Coordinator>, sql: String, principal: Princip
     }
 }
 
-/// Without what follows the name that was asked for: suggestions, or the tables that it fits.
+/// Without what follows the name that was asked for: suggestions, the source it was looked for in, or the tables that it
+/// fits. A name that holds the mark itself is cut short, never one that was not asked for told.
 fn without_names(mut error: MeshError) -> MeshError {
     let end = match error.code {
-        ErrorCode::UnknownTable => error.message.find("; did you mean"),
+        ErrorCode::UnknownTable => {
+            error.source = None;
+            error.message.find(';')
+        }
         ErrorCode::AmbiguousTable => error.message.find(" may be "),
         _ => None,
     };
@@ -40,8 +44,11 @@ mod tests {
     #[test]
     fn names_that_were_not_asked_for_are_not_told() {
         let told = |code, message: &str| without_names(MeshError::new(code, message)).message;
-        let near = "table `patient` is not known; did you mean `patients`?";
-        assert_eq!(told(ErrorCode::UnknownTable, near), "table `patient` is not known");
+        for near in ["; there is `clinic.main.patients`", "; there is no source `clinik`; there is `clinic.main.a`", ""]
+        {
+            let near = format!("table `patient` is not known{near}");
+            assert_eq!(told(ErrorCode::UnknownTable, &near), "table `patient` is not known");
+        }
         let several = "table `x` may be `a.main.x`, `b.main.x`";
         assert_eq!(told(ErrorCode::AmbiguousTable, several), "table `x` fits several sources");
         assert_eq!(told(ErrorCode::Syntax, "a; did you mean b"), "a; did you mean b");
