@@ -143,7 +143,8 @@ fn a_door_with_tls_and_the_token_that_the_founder_is_shown_once() {
     let strangers_ca = greylag(&[&sql[..], &["--server", &door, "--token", &token]].concat());
     assert!(stderr_of_failure(&strangers_ca).contains("GL4013"), "no public authority has signed the door");
     let unencrypted = greylag(&[&sql[..], &["--server", &plain, "--token", &token]].concat());
-    assert!(stderr_of_failure(&unencrypted).contains("GL4013"), "plaintext");
+    let said = stderr_of_failure(&unencrypted);
+    assert!(said.contains("GL4013"), "plaintext: {said}");
 
     drop(founder);
     let again = Node::start(&files, &config, "second");

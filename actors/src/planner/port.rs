@@ -195,6 +195,14 @@ pub trait EdgeDirectory: Send + Sync {
     fn edges(&self, source: &SourceName) -> Vec<greylag_protocol::NodeId>;
 }
 
+/// Columns of one table that a plan reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnsRead {
+    pub table: TableName,
+    /// In the table's order, those of row filters and masks among them; none where rows are only counted.
+    pub columns: Vec<String>,
+}
+
 /// A plan that can be executed any number of times, each time from the start.
 pub trait ExecutablePlan: Send + Sync {
     fn schema(&self) -> SchemaRef;
@@ -203,6 +211,10 @@ pub trait ExecutablePlan: Send + Sync {
     /// Time that row filters and masks took to put into it.
     fn times(&self) -> StepTimes {
         StepTimes::default()
+    }
+    /// Each table that it reads, once. `None` if that is not known.
+    fn reads(&self) -> Option<&[ColumnsRead]> {
+        None
     }
     /// Starts it. Work is done only as the stream is polled (and on tasks that end when it is dropped).
     fn execute(&self, opener: Arc<dyn SubqueryOpener>) -> Result<BatchStream>;

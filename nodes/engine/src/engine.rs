@@ -21,7 +21,7 @@ use crate::{
     governed,
     parameters::Parameters,
     plan::{Executable, QueryPlan, UnboundPlan},
-    pushdown,
+    pushdown, reads,
     session::{EngineConfig, Sessions},
     statement::{Command, Parsed},
 };
@@ -88,8 +88,9 @@ impl Engine {
         };
         let optimized = state.optimize(&logical).map_err(mesh_error)?;
         let lowered = governed::lower(optimized).map_err(mesh_error)?;
+        let reads = reads::of(&lowered).map_err(mesh_error)?;
         let cut = pushdown::cut(lowered).map_err(mesh_error)?;
-        let plan = QueryPlan::new(Arc::clone(&self.sessions), state, cut, parameters.schema(), times).await?;
+        let plan = QueryPlan::new(Arc::clone(&self.sessions), state, cut, parameters.schema(), times, reads).await?;
         Ok(Planned::Bound(Arc::new(plan)))
     }
 }

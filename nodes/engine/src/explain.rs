@@ -11,7 +11,7 @@ use arrow::{
 use datafusion::physical_plan::{ExecutionPlan, display::DisplayableExecutionPlan, displayable};
 use futures::{StreamExt, stream};
 use greylag_actors::planner::port::{
-    EdgeDirectory, Estimate, ExecutablePlan, Permit, PlanRequest, SubqueryOpener, SubqueryPlan,
+    ColumnsRead, EdgeDirectory, Estimate, ExecutablePlan, Permit, PlanRequest, SubqueryOpener, SubqueryPlan,
 };
 use greylag_protocol::{
     MeshError, Result,
@@ -114,6 +114,10 @@ impl ExecutablePlan for AnalyzePlan {
 
     fn subqueries(&self) -> Vec<SubqueryPlan> {
         Executable(Arc::clone(&self.plan)).subqueries()
+    }
+
+    fn reads(&self) -> Option<&[ColumnsRead]> {
+        Some(self.plan.reads())
     }
 
     fn execute(&self, opener: Arc<dyn SubqueryOpener>) -> Result<BatchStream> {

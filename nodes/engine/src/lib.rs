@@ -17,6 +17,7 @@ mod nearest;
 mod parameters;
 mod plan;
 mod pushdown;
+mod reads;
 mod scan;
 pub mod session;
 mod statement;

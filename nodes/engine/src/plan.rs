@@ -14,7 +14,7 @@ use datafusion::{
     physical_plan::{ExecutionPlan, execute_stream},
 };
 use futures::{StreamExt, TryStreamExt, future, stream};
-use greylag_actors::planner::port::{ExecutablePlan, SubqueryOpener, SubqueryPlan};
+use greylag_actors::planner::port::{ColumnsRead, ExecutablePlan, SubqueryOpener, SubqueryPlan};
 use greylag_protocol::{Result, statement::BatchStream, step::StepTimes};
 
 use crate::{
@@ -35,6 +35,7 @@ pub(crate) struct QueryPlan {
     schema: SchemaRef,
     parameters: SchemaRef,
     times: StepTimes,
+    reads: Vec<ColumnsRead>,
     /// The operators that were planned first; the next run plans its own, since operators keep what they have read.
     first: Mutex<Option<Arc<dyn ExecutionPlan>>>,
 }
@@ -46,6 +47,7 @@ impl QueryPlan {
         cut: Cut,
         parameters: SchemaRef,
         times: StepTimes,
+        reads: Vec<ColumnsRead>,
     ) -> Result<Self> {
         let physical = operators(&state, &cut.plan).await.map_err(mesh_error)?;
         let blocking = blocking(&physical);
@@ -58,12 +60,17 @@ impl QueryPlan {
             subqueries: Arc::new(subqueries),
             parameters,
             times,
+            reads,
             first: Mutex::new(Some(physical)),
         })
     }
 
     pub(crate) fn logical(&self) -> &LogicalPlan {
         &self.plan
+    }
+
+    pub(crate) fn reads(&self) -> &[ColumnsRead] {
+        &self.reads
     }
 
     /// Operators that nobody has run.
@@ -122,6 +129,10 @@ impl ExecutablePlan for Executable {
 
     fn times(&self) -> StepTimes {
         self.0.times
+    }
+
+    fn reads(&self) -> Option<&[ColumnsRead]> {
+        Some(self.0.reads())
     }
 
     fn execute(&self, opener: Arc<dyn SubqueryOpener>) -> Result<BatchStream> {

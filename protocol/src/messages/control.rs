@@ -382,6 +382,8 @@ pub struct AuditRow {
     /// Without literals; what a change was about.
     pub statement: String,
     pub tables: Vec<String>,
+    /// `source.schema.table.column` of what the plan reads, `.*` where that is not known.
+    pub columns: Vec<String>,
     pub decision: Option<DecisionRow>,
     /// Epochs before and after a change.
     pub epochs: Option<(u64, Option<u64>)>,

@@ -262,6 +262,7 @@ impl QueryState {
             query: self.job.query,
             session: &self.job.session,
             touched: self.resolved.as_ref().map(|(_, touched)| touched),
+            reads: self.plan.as_ref().and_then(|plan| plan.reads()),
             permit: self.permit.as_ref(),
             denial: self.denial.as_deref(),
         })

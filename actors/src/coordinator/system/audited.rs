@@ -2,7 +2,7 @@
 //! only `greylag audit verify` proves anything about them.
 
 use arrow::array::RecordBatch;
-use greylag_governance::audit::{AuditRecord, DecisionRecord, StatementFacts, Verdict, Who};
+use greylag_governance::audit::{AuditRecord, DecisionRecord, StatementFacts, TableRead, Verdict, Who};
 use greylag_protocol::{
     Result,
     messages::control::{AuditRow, DecisionRow},
@@ -67,6 +67,7 @@ fn of(who: &Who) -> AuditRow {
         action: String::new(),
         statement: String::new(),
         tables: Vec::new(),
+        columns: Vec::new(),
         decision: None,
         epochs: None,
         rows: 0,
@@ -86,6 +87,7 @@ fn of_facts(facts: &StatementFacts) -> AuditRow {
         action: facts.action.clone(),
         statement: facts.statement.clone(),
         tables: facts.tables.iter().map(|read| read.table.clone()).collect(),
+        columns: facts.tables.iter().flat_map(TableRead::columns_read).collect(),
         decision: facts.decision.as_ref().map(decision),
         ..of(&facts.who)
     }
@@ -130,6 +132,7 @@ pub fn audit(rows: Vec<AuditRow>) -> Result<RecordBatch> {
                 row.action.clone().into(),
                 row.statement.clone().into(),
                 row.tables.join(", ").into(),
+                (row.query.is_some()).then(|| row.columns.join(", ")).into(),
                 listed(|d| &d.policies),
                 decided.map(|d| d.epoch).into(),
                 listed(|d| &d.row_filters),

@@ -227,6 +227,7 @@ const AUDIT: &[Column] = &[
     ("action", Text, false),
     ("statement", Text, false),
     ("tables", Text, false),
+    ("columns", Text, true),
     ("policies", Text, true),
     ("epoch", Count, true),
     ("row_filters", Text, true),

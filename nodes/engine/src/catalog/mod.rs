@@ -8,6 +8,6 @@ mod system;
 mod table;
 
 pub(crate) use context::StatementContext;
-pub(crate) use resolve::{Resolved, resolve, system_table};
+pub(crate) use resolve::{Resolved, SYSTEM_SCHEMA, resolve, system_table};
 pub(crate) use system::SYSTEM_TABLES;
 pub(crate) use table::SourceTable;

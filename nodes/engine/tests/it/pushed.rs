@@ -260,6 +260,13 @@ async fn only_the_columns_that_are_used_cross_the_wire() {
             r#"lake: SELECT "o_custkey", "o_totalprice" FROM "main"."orders" WHERE "o_orderdate" < DATE '1995-01-01'"#,
         ]
     );
+    let plan = world.plan(sql).await.unwrap();
+    let reads: Vec<_> = plan.reads().unwrap().iter().map(|read| (&*read.table.table, read.columns.join(" "))).collect();
+    let expected =
+        [("orders", "o_custkey o_totalprice o_orderdate".into()), ("customer", "c_custkey c_name c_mktsegment".into())];
+    assert_eq!(reads, expected);
+    let plan = world.plan("select count(*) from orders where false or o_custkey > 5").await.unwrap();
+    assert_eq!(plan.reads().unwrap()[0].columns, ["o_custkey"]);
 }
 
 /// A whole table in the order of its key: the source sorts, nothing is sorted here, and where the source can name its

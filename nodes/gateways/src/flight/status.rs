@@ -99,6 +99,8 @@ fn foreign(status: &Status) -> MeshError {
         Code::Unimplemented => ErrorCode::Unsupported,
         Code::InvalidArgument => ErrorCode::InvalidStatement,
         Code::OutOfRange | Code::ResourceExhausted => ErrorCode::FrameTooLarge,
+        // With a cause it was made on this side: what answers does not speak HTTP/2, or not in plain text.
+        _ if std::error::Error::source(status).is_some() => ErrorCode::PeerUnreachable,
         _ => ErrorCode::Internal,
     };
     MeshError::new(code, status.message())

@@ -180,6 +180,16 @@ pub struct TableRead {
     pub columns: Option<Vec<String>>,
 }
 
+impl TableRead {
+    /// `source.schema.table.column` of each, or `source.schema.table.*`.
+    pub fn columns_read(&self) -> Vec<String> {
+        match &self.columns {
+            Some(columns) => columns.iter().map(|column| format!("{}.{column}", self.table)).collect(),
+            None => vec![format!("{}.*", self.table)],
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {

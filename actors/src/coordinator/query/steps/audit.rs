@@ -11,14 +11,14 @@ use greylag_governance::audit::{
 };
 use greylag_protocol::{
     ErrorCode, NodeId, QueryId, Result,
-    messages::control::{Action, Decision, QueryRow, SubqueryRow, Verdict},
+    messages::control::{Action, Decision, QueryRow, SubqueryRow, TableName, Verdict},
     statement::Session,
 };
 
 use crate::{
     NodeCtx,
     coordinator::{query::QueryMessage, query::core::Goal},
-    planner::port::{Permit, Touched},
+    planner::port::{ColumnsRead, Permit, Touched},
 };
 
 /// What a record tells of a statement that could not be read.
@@ -30,6 +30,8 @@ pub struct Known<'a> {
     pub query: QueryId,
     pub session: &'a Session,
     pub touched: Option<&'a Touched>,
+    /// What the plan reads, once there is one that says so.
+    pub reads: Option<&'a [ColumnsRead]>,
     pub permit: Option<&'a Permit>,
     pub denial: Option<&'a Decision>,
 }
@@ -48,8 +50,13 @@ pub fn is_recorded(goal: Goal, code: Option<ErrorCode>) -> bool {
 
 pub fn facts(known: &Known<'_>) -> StatementFacts {
     let action = known.touched.map_or(Action::Select, |touched| touched.action);
-    let read =
-        |table: &greylag_protocol::messages::control::TableName| TableRead { table: table.to_string(), columns: None };
+    // A table that the plan does not read any more has no columns that are read.
+    let columns = |table: &TableName| {
+        known.reads.map(|reads| {
+            reads.iter().find(|read| read.table == *table).map(|read| read.columns.clone()).unwrap_or_default()
+        })
+    };
+    let read = |table: &TableName| TableRead { table: table.to_string(), columns: columns(table) };
     let decision = match (known.permit, known.denial) {
         (Some(permit), _) => Some(DecisionRecord::of(&permitted(permit))),
         (None, Some(denial)) => Some(DecisionRecord::of(denial)),

@@ -16,7 +16,9 @@ use arrow::{
     json::LineDelimitedWriter,
 };
 use clap::ValueEnum;
-use greylag_governance::audit::{AuditRecord, DecisionRecord, StatementFacts, StatementRecord, Verdict, Who};
+use greylag_governance::audit::{
+    AuditRecord, DecisionRecord, StatementFacts, StatementRecord, TableRead, Verdict, Who,
+};
 use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
 
 use super::folders::{Row, find, rows};
@@ -171,12 +173,7 @@ fn code(row: &Row) -> Option<String> {
 }
 
 fn columns_read(row: &Row) -> Option<Vec<String>> {
-    let tables = &facts(row)?.tables;
-    let of_table = |table: &str, columns: Option<&Vec<String>>| match columns {
-        Some(columns) => columns.iter().map(|column| format!("{table}.{column}")).collect(),
-        None => vec![format!("{table}.*")],
-    };
-    Some(tables.iter().flat_map(|t| of_table(&t.table, t.columns.as_ref())).collect())
+    Some(facts(row)?.tables.iter().flat_map(TableRead::columns_read).collect())
 }
 
 fn change<T>(row: &Row, of: impl Fn(&greylag_governance::audit::ChangeRecord) -> T) -> Option<T> {
