@@ -1,7 +1,7 @@
 //! The one port through which every door runs statements. A door turns bytes into these calls and results into
 //! bytes; it decides nothing, plans nothing and holds no rows of its own.
 
-use std::{pin::Pin, time::Duration};
+use std::{net::IpAddr, pin::Pin, time::Duration};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
@@ -28,6 +28,8 @@ pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
 #[derive(Debug, Clone)]
 pub struct Session {
     pub principal: Principal,
+    /// Where the caller is, as the door sees it. `None`: in this process.
+    pub client: Option<IpAddr>,
     /// Door's name for `system.queries`: `flight`.
     pub door: &'static str,
     pub options: SessionOptions,

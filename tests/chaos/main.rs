@@ -89,6 +89,9 @@ struct Outcome {
     /// Whether reads and changes of registers behaved like those of a single copy.
     linearizable: bool,
     skipped: Vec<&'static str>,
+    /// What must not have been, in words.
+    #[serde(skip)]
+    offences: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -165,6 +168,7 @@ fn prepare_and_run(arguments: &Arguments, schedule: &Schedule) -> anyhow::Result
     } else {
         eprintln!("chaos: the logs of all nodes are kept in {}", dir.display());
     }
+    outcome.offences.iter().for_each(|offence| eprintln!("chaos: {offence}"));
     if !held {
         let only = arguments.only.as_ref().map(|kind| format!(" --only {kind}")).unwrap_or_default();
         eprintln!(
@@ -232,6 +236,7 @@ async fn run(
         healed_ms,
         linearizable,
         skipped,
+        offences: ledger.offences(),
     })
 }
 

@@ -71,7 +71,8 @@ pub struct Ledger {
 #[derive(Default)]
 struct Inner {
     counts: Counts,
-    told: BTreeMap<&'static str, usize>,
+    /// Offences by kind: how many, and the first of them.
+    told: BTreeMap<&'static str, (usize, String)>,
     /// Kind, beginning and end of each fault.
     faults: Vec<(&'static str, Instant, Option<Instant>)>,
     rolling: Vec<(Instant, Option<Instant>)>,
@@ -95,13 +96,18 @@ impl Ledger {
         let told = {
             let mut inner = self.inner();
             change(&mut inner.counts);
-            let told = inner.told.entry(kind).or_default();
-            *told += 1;
+            let (told, _) = inner.told.entry(kind).and_modify(|(told, _)| *told += 1).or_insert((1, what.to_owned()));
             *told
         };
         if told <= TOLD_MAX {
             say(&format!("{}: {what}", kind.to_uppercase()));
         }
+    }
+
+    /// Every kind of offence in a line, with how many there were and the first.
+    pub fn offences(&self) -> Vec<String> {
+        let inner = self.inner();
+        inner.told.iter().map(|(kind, (many, first))| format!("{kind}, {many} in all; the first: {first}")).collect()
     }
 
     /// A fault begins. The number is for `fault_ended`.

@@ -107,6 +107,20 @@ fn formats_status_apply_and_tokens() {
     for word in ["nodes", "coordinator", "edge/farm", "farm"] {
         assert!(status.contains(word), "{status}");
     }
+    // As with `| head`: whoever has read enough is no error.
+    for command in [&["status"][..], &["sql", "-c", "SELECT * FROM system.actors", "--format", "csv"]] {
+        let mut child = Command::new(binary())
+            .args(command)
+            .args(["--server", &node.door, "--data-dir", &node.data_dir])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(141), "{command:?}");
+        assert_eq!(String::from_utf8_lossy(&ended.stderr), "", "{command:?}");
+    }
     for table in ["nodes", "roles", "sources", "tables", "queries", "subqueries", "actors", "bounds"] {
         let rows = stdout_of(&node.sql(&format!("SELECT * FROM system.{table}"), "csv"));
         assert!(rows.lines().count() > 1, "system.{table} is empty");

@@ -184,8 +184,9 @@ async fn a_node_does_nothing_but_what_its_token_allows() -> anyhow::Result<()> {
     // Its door is open, and no coordinator is behind it.
     let bearer = stage.mesh.token()?;
     let options = greylag_protocol::statement::SessionOptions::default();
-    let asked = greylag_node::cli::Connection::with_options(&door, &bearer, options).await?.query("SELECT 1").await;
-    assert_eq!(asked.unwrap_err().code, greylag_protocol::ErrorCode::ShuttingDown);
+    let connection = greylag_node::cli::Connection::with_options(&door, &bearer, options).await;
+    let connection = connection.with_context(|| limited.ended().unwrap_or_else(|| "it runs".into()))?;
+    assert_eq!(connection.query("SELECT 1").await.unwrap_err().code, greylag_protocol::ErrorCode::ShuttingDown);
     assert!(!limited.config.data_dir.join(ADMIN_TOKEN_FILE).exists(), "it does not keep the authority");
     Ok(())
 }

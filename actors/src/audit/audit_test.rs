@@ -124,7 +124,7 @@ fn change(what: &str) -> AuditRecord {
         at_unix_ms: 1,
         who: Who::of(&principal),
         door: "flight".into(),
-        origin: None,
+        client: None,
         call: "policy.put".into(),
         what: what.into(),
         epoch_before: 3,

@@ -15,6 +15,7 @@ mod wire_test;
 
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -50,6 +51,7 @@ use crate::{
 
 /// Rows in a batch of these tests.
 const BATCH_ROWS: u32 = 100;
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
 /// Its tokens say what they are for.
 struct PlainIssuer;
@@ -246,7 +248,7 @@ async fn read(mut running: RunningStatement) -> Result<Vec<RecordBatch>> {
 fn session(id: &str, roles: &[&str], options: SessionOptions) -> Session {
     let roles = roles.iter().map(ToString::to_string).collect();
     let principal = Principal { id: id.into(), kind: PrincipalKind::Person, roles, attributes: BTreeMap::new() };
-    Session { principal, door: "test", options }
+    Session { principal, client: Some(CLIENT), door: "test", options }
 }
 
 fn options() -> SessionOptions {

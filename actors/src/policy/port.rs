@@ -28,8 +28,8 @@ pub const DECISION_TRY_MS_MAX: u64 = 1_000;
 pub const DECISION_TRIES_MAX: usize = 5;
 /// Bytes of tables in one question: the rest of the message is the principal and the names of all tables.
 const ASKED_BYTES_MAX: usize = CONTROL_BYTES_MAX / 2;
-/// Until somebody whose state was behind is asked again.
-const BEHIND_PAUSE: Duration = Duration::from_millis(10);
+/// Until all are asked again: somebody's state was behind, or the role is on its way from one node to another.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What is to be decided.
 #[derive(Debug, Clone)]
@@ -189,26 +189,23 @@ async fn first_answer<T>(
     let patience = Duration::from_millis(ctx.timing.call_timeout_ms.min(DECISION_TRY_MS_MAX));
     let until = Instant::now() + patience;
     loop {
-        let (mut reasons, mut behind) = (Vec::new(), false);
+        let mut reasons = Vec::new();
         for node in in_order(ctx.node, peers.members(&Role::Policy)) {
             let since = ctx.mesh.state().governance.decided_since;
             match peers.call(node, &Role::Policy, request.clone(), patience).await {
                 Ok(ControlReply::Error(error)) | Err(error) => reasons.push(format!("{node}: {}", error.code)),
                 Ok(reply) => match fit(node, reply, since) {
                     Ok(answer) => return Ok(answer),
-                    Err(Unfit::Behind) => {
-                        behind = true;
-                        reasons.push(format!("{node} is behind"));
-                    }
+                    Err(Unfit::Behind) => reasons.push(format!("{node} is behind")),
                     Err(Unfit::Other) => reasons.push(format!("{node} gave another kind of answer")),
                 },
             }
         }
-        if !behind || Instant::now() >= until {
+        if Instant::now() >= until {
             let why = if reasons.is_empty() { "none is known".to_owned() } else { reasons.join(", ") };
             return Err(MeshError::new(ErrorCode::NoPolicy, format!("no policy actor answered ({why})")));
         }
-        sleep(BEHIND_PAUSE).await;
+        sleep(PAUSE).await;
     }
 }
 

@@ -113,8 +113,11 @@ fn of_silent(signs: &Signs<'_>, node: NodeId) -> Health {
         Probe::Stuck => Health::new(Ailment::Stalled, "its machine answers and its process does not"),
         Probe::Refused => Health::new(Ailment::Unreachable, "nothing listens at its address"),
         Probe::Answers => Health::new(Ailment::Unreachable, "its process answers and has no link"),
-        // The idle time-out has not passed yet, and nothing was closed.
-        Probe::Nothing | Probe::Unknown if linked => Health::new(Ailment::Stalled, "it has a link and does not answer"),
+        // The idle time-out has not passed yet, and nothing was closed: a process that stands still or a network that does
+        // not carry cannot be told apart where its machine does not answer either.
+        Probe::Nothing | Probe::Unknown if linked => {
+            Health::new(Ailment::Unreachable, "it has a link and does not answer")
+        }
         Probe::Nothing | Probe::Unknown => Health::new(Ailment::Unreachable, "nothing is heard of it"),
     }
 }

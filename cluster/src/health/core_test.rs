@@ -84,7 +84,16 @@ fn who_says_nothing_is_stalled_or_unreachable_by_what_its_machine_does() {
     // Before its connections have timed out it still has links.
     world.probes.clear();
     world.sees(1, 3, Linked);
-    assert_eq!(world.judged(), [Ok, Ok, Stalled]);
+    for (probe, expected) in [
+        (None, Unreachable),
+        (Some(Probe::Unknown), Unreachable),
+        (Some(Probe::Nothing), Unreachable),
+        (Some(Probe::Stuck), Stalled),
+    ] {
+        world.probes = probe.map(|probe| (NodeId(3), probe)).into_iter().collect();
+        assert_eq!(world.judged(), [Ok, Ok, expected], "{probe:?}");
+        assert_ne!(world.detail(3), "nothing is heard of it", "{probe:?}");
+    }
 }
 
 #[test]

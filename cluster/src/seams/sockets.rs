@@ -32,13 +32,25 @@ impl SocketFactory for UdpSockets {
     }
 
     async fn probe(&self, address: SocketAddr) -> Probe {
-        let machine = SocketAddr::new(address.ip(), CLOSED_PORT);
-        match tokio::join!(answer(address), answer(machine)) {
-            (Some(Ok(())), _) => Probe::Answers,
-            (Some(Err(error)), _) if error.kind() == io::ErrorKind::ConnectionRefused => Probe::Refused,
-            (None, Some(_)) => Probe::Stuck,
-            _ => Probe::Nothing,
+        // One that has much to do may be late once.
+        match probe_once(address).await {
+            Probe::Stuck => match probe_once(address).await {
+                // A machine says only so often that nothing listens.
+                Probe::Nothing => Probe::Stuck,
+                other => other,
+            },
+            other => other,
         }
+    }
+}
+
+async fn probe_once(address: SocketAddr) -> Probe {
+    let machine = SocketAddr::new(address.ip(), CLOSED_PORT);
+    match tokio::join!(answer(address), answer(machine)) {
+        (Some(Ok(())), _) => Probe::Answers,
+        (Some(Err(error)), _) if error.kind() == io::ErrorKind::ConnectionRefused => Probe::Refused,
+        (None, Some(_)) => Probe::Stuck,
+        _ => Probe::Nothing,
     }
 }
 

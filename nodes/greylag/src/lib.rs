@@ -13,9 +13,19 @@ mod identity;
 mod telemetry;
 pub mod tpch;
 
-use std::process::ExitCode;
+use std::{
+    any::Any,
+    io,
+    panic::{self, AssertUnwindSafe},
+    process::ExitCode,
+};
 
 use clap::Parser;
+
+/// Exit code of a command whose reader has gone: what a shell says of a process that SIGPIPE has ended.
+const READER_GONE: u8 = 128 + 13;
+/// What the standard library's `println!` panics with then.
+const PRINTED_TO_NOBODY: &str = "failed printing to stdout: Broken pipe";
 
 /// Runs the command line of this process to its end.
 pub fn run() -> ExitCode {
@@ -23,11 +33,30 @@ pub fn run() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let command = cli::Cli::parse();
     telemetry::start(command.default_log());
-    match command.run() {
-        Ok(code) => code,
-        Err(error) => {
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |what| {
+        if !is_printed_to_nobody(what.payload()) {
+            tell(what);
+        }
+    }));
+    // Whatever the command holds, processes of a demo among it, is given back on the way.
+    match panic::catch_unwind(AssertUnwindSafe(|| command.run())) {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) if is_reader_gone(&error) => ExitCode::from(READER_GONE),
+        Ok(Err(error)) => {
             eprintln!("greylag: {}", cli::describe(&error));
             ExitCode::FAILURE
         }
+        Err(payload) if is_printed_to_nobody(&*payload) => ExitCode::from(READER_GONE),
+        Err(payload) => panic::resume_unwind(payload),
     }
+}
+
+fn is_printed_to_nobody(payload: &(dyn Any + Send)) -> bool {
+    payload.downcast_ref::<String>().is_some_and(|text| text.starts_with(PRINTED_TO_NOBODY))
+}
+
+/// Of our own output: what goes wrong with a peer's connection is a `MeshError`.
+fn is_reader_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -377,6 +377,8 @@ pub struct AuditRow {
     pub agent: Option<String>,
     pub credential: Option<String>,
     pub door: String,
+    /// Where the caller was, as the door saw it.
+    pub client: Option<String>,
     /// `select`, `explain`, `describe`; the call's name for a change.
     pub action: String,
     /// Without literals; what a change was about.

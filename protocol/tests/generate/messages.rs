@@ -316,8 +316,8 @@ structs! {
     Progress { node, rows, state }
     BoundRow { node, name, of, max, used, peak, refused }
     AuditRow {
-        node, sequence, at_unix_ms, kind, query, principal, organisation, acts_for, agent, credential, door, action,
-        statement, tables, columns, decision, epochs, rows, bytes, attempts, cost, duration_us, outcome, code,
+        node, sequence, at_unix_ms, kind, query, principal, organisation, acts_for, agent, credential, door, client,
+        action, statement, tables, columns, decision, epochs, rows, bytes, attempts, cost, duration_us, outcome, code,
     }
     DecisionRow { permitted, reason, policies, epoch, decided_by, row_filters, masks, hidden, notices }
     CircuitRow { coordinator, source, edge, state, failures, failing_ms, next_try_ms, error }

@@ -177,6 +177,7 @@ impl Host {
                 roles: vec![ADMIN_ROLE.into()],
                 attributes: BTreeMap::new(),
             },
+            client: None,
             door: "simulation",
             options: SessionOptions::default(),
         };

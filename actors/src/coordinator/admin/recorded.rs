@@ -73,7 +73,7 @@ pub(super) fn record(
         at_unix_ms: ctx.seams.clock.unix_ms(),
         who: Who::of(&session.principal),
         door: session.door.to_owned(),
-        origin: None,
+        client: session.client.map(|client| client.to_string()),
         call: call.to_owned(),
         what,
         epoch_before: before.0,

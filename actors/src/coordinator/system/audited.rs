@@ -31,6 +31,7 @@ fn row(ctx: &NodeCtx, recorded: &Recorded) -> Option<AuditRow> {
         AuditRecord::Began(began) => of_facts(&began.facts),
         AuditRecord::Change(change) => AuditRow {
             door: change.door.clone(),
+            client: change.client.clone(),
             action: change.call.clone(),
             statement: change.what.clone(),
             epochs: Some((change.epoch_before, change.epoch_after)),
@@ -64,6 +65,7 @@ fn of(who: &Who) -> AuditRow {
         agent: who.agent_id.clone(),
         credential: who.credential.clone(),
         door: String::new(),
+        client: None,
         action: String::new(),
         statement: String::new(),
         tables: Vec::new(),
@@ -84,6 +86,7 @@ fn of_facts(facts: &StatementFacts) -> AuditRow {
     AuditRow {
         query: Some(facts.query),
         door: facts.door.clone(),
+        client: facts.client.clone(),
         action: facts.action.clone(),
         statement: facts.statement.clone(),
         tables: facts.tables.iter().map(|read| read.table.clone()).collect(),
@@ -129,6 +132,7 @@ pub fn audit(rows: Vec<AuditRow>) -> Result<RecordBatch> {
                 row.agent.clone().into(),
                 row.credential.clone().into(),
                 row.door.clone().into(),
+                row.client.clone().into(),
                 row.action.clone().into(),
                 row.statement.clone().into(),
                 row.tables.join(", ").into(),

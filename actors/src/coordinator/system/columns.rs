@@ -224,6 +224,7 @@ const AUDIT: &[Column] = &[
     ("agent", Text, true),
     ("credential", Text, true),
     ("door", Text, false),
+    ("client", Text, true),
     ("action", Text, false),
     ("statement", Text, false),
     ("tables", Text, false),

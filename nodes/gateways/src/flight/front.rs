@@ -59,7 +59,7 @@ impl Front {
         need.check(&principal)?;
         let options = session::options_of(headers, &principal, self.sealer.as_ref(), now_unix_ms())?;
         session::claim_attributes(headers, &mut principal, &self.authenticator)?;
-        Ok(Session { principal, door: DOOR, options })
+        Ok(Session { principal, client: Some(caller.address.ip().to_canonical()), door: DOOR, options })
     }
 
     async fn principal(&self, authorization: Option<&str>, caller: &Caller) -> greylag_protocol::Result<Principal> {

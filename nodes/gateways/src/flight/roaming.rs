@@ -268,7 +268,7 @@ impl Search {
 
     /// Gives the door up that answered so, and waits once all have been tried. The error, if no door will do better.
     async fn next(&mut self, shared: &Shared, error: MeshError) -> Result<()> {
-        let lost = matches!(error.code, ErrorCode::PeerUnreachable | ErrorCode::ShuttingDown | ErrorCode::DoorFull);
+        let lost = serves_nobody(error.code);
         // A mesh that has just lost a node may have no leader, policy or edge for a moment.
         let passing = self.tried > 0 && error.is_retryable() && error.code != ErrorCode::ReplayDiffers;
         let doors = shared.doors().len();
@@ -284,6 +284,17 @@ impl Search {
         }
         Ok(())
     }
+}
+
+/// Whether the door's own node can do nothing for anybody now, and another may.
+fn serves_nobody(code: ErrorCode) -> bool {
+    use ErrorCode::{
+        AuditUnavailable, ClockSkew, DiskFull, DoorFull, NoLeader, NoPolicy, PeerUnreachable, ShuttingDown,
+    };
+    matches!(
+        code,
+        PeerUnreachable | ShuttingDown | DoorFull | NoPolicy | NoLeader | ClockSkew | DiskFull | AuditUnavailable
+    )
 }
 
 /// One result on its way.

@@ -51,7 +51,7 @@ pub fn facts(number: u64, sql: &str) -> StatementFacts {
         query: query(number),
         coordinator: NodeId(1),
         door: "flight".into(),
-        origin: None,
+        client: None,
         who,
         action: "select".into(),
         statement: sql.into(),

@@ -111,6 +111,36 @@ fn after_a_power_cut_everything_acknowledged_is_there_and_an_unfinished_end_is_r
 }
 
 #[test]
+fn after_a_power_cut_that_leaves_a_hole_everything_acknowledged_is_there_and_the_rest_is_kept_aside() {
+    for rotation in [ROTATION, Rotation { bytes_max: 1, ..ROTATION }] {
+        for (from, length) in (0..2500).step_by(61).flat_map(|from| [1, 40, 512, 4096].map(|length| (from, length))) {
+            let storage = MemoryStorage::default();
+            let mut log = open(&storage, Opening { rotation, ..opening(1) }).unwrap();
+            let acknowledged = log.append(T0, vec![record(1)]).unwrap();
+            let before = names(&storage);
+            storage.set_ills(Ills { sync_fails: true, truncate_fails: true, ..Ills::default() });
+            log.append(T0, (2..=5).map(record).collect()).unwrap_err();
+            storage.set_ills(Ills::default());
+            let whole: Vec<_> = names(&storage).iter().map(|name| storage.content(name)).collect();
+            storage.tear(from..from + length);
+            let torn: Vec<_> = names(&storage).iter().map(|name| storage.content(name)).collect();
+
+            let log = open(&storage, Opening { known: Some(acknowledged), rotation, ..opening(1) }).unwrap();
+            assert!(log.head().sequence > acknowledged.sequence);
+            assert_eq!(queries(&storage)[0], 1);
+            assert_clean(&storage);
+            // A whole record behind the hole is not thrown away.
+            let aside = storage.list().unwrap().into_iter().filter(|name| name.ends_with(".torn"));
+            let kept: Vec<Vec<u8>> = aside.filter_map(|name| storage.content(&name)).collect();
+            assert!(kept.len() <= 1, "{from} {length}");
+            let last_is_whole = torn != whole && torn.last().unwrap().as_ref().unwrap().ends_with(b"}\n");
+            assert_eq!(last_is_whole, kept.first().is_some_and(|kept| kept.ends_with(b"}\n")), "{from} {length}");
+            assert!(before.iter().all(|name| storage.content(name).is_some()), "{from} {length}");
+        }
+    }
+}
+
+#[test]
 fn nothing_else_is_repaired() {
     let storage = MemoryStorage::default();
     let mut log = open(&storage, Opening { rotation: Rotation { bytes_max: 2500, ..ROTATION }, ..opening(1) }).unwrap();

@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Cursor, Read},
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -59,6 +60,16 @@ impl MemoryStorage {
             let length = content.bytes.len().min(content.synced + kept);
             content.bytes.truncate(length);
             content.synced = length;
+        }
+    }
+
+    /// The power fails: everything was given to the disk, and of each file's unsynced end these bytes have not arrived.
+    pub fn tear(&self, hole: Range<usize>) {
+        for content in self.state().files.values_mut() {
+            let end = &mut content.bytes[content.synced..];
+            let (from, to) = (hole.start.min(end.len()), hole.end.min(end.len()));
+            end[from..to].fill(0);
+            content.synced = content.bytes.len();
         }
     }
 

@@ -1,12 +1,15 @@
 //! Opening a chain's folder to go on writing: whose it is, where it ends, and whether that is where it should.
 //!
 //! It reads the last file whole, of the others the first record; proving them all is for [`super::verify`]. The one thing
-//! that it repairs is an unfinished last line: a write that did not come to its end was never acknowledged. Anything else
-//! that is wrong is an error, for people to look at, and the files stay as they are.
+//! that it repairs is the end that a power cut leaves of a write that was never acknowledged: a line that does not end, or
+//! one with a hole of zero bytes, which no record has, and what follows it. What follows a hole is kept beside the file.
+//! Anything else that is wrong is an error, for people to look at, and the files stay as they are.
 //!
 //! A folder that ends before what the replicated log knows of is an old copy, and is refused. An empty one is taken for
 //! the decision to go on without it: the chain continues after the last known record, and every verification names what
 //! is missing.
+
+use std::io::{self, Read};
 
 use greylag_protocol::{ErrorCode, MeshError, Result, state::AuditHead};
 
@@ -35,7 +38,7 @@ struct Tail {
     segment: Segment,
     sequence: u64,
     hash: RecordHash,
-    /// Bytes of an unfinished line after it.
+    /// Bytes that an unfinished write has left after it.
     unfinished: u64,
 }
 
@@ -46,6 +49,11 @@ struct Unfinished {
     file: Option<String>,
     /// At the end of the last file that is kept.
     bytes: u64,
+}
+
+/// Name of what is kept of a file after a hole, which begins where this record was to be.
+fn torn_name(name: &str, sequence: u64) -> String {
+    format!("{name}.{sequence}.torn")
 }
 
 fn wrong(file: &str, line: u64, what: &str) -> MeshError {
@@ -105,12 +113,43 @@ impl AuditLog {
         let mut bytes = unfinished.bytes;
         if let Some(name) = &unfinished.file {
             bytes += self.storage.bytes(name).map_err(|error| refused("read", name, &error))?;
+            self.keep_torn(name, 0)?;
             self.storage.remove(name).map_err(|error| refused("remove", name, &error))?;
         }
-        if let Some(last) = self.segments.last().filter(|_| unfinished.bytes > 0) {
-            self.storage.truncate(&last.name, last.bytes).map_err(|error| refused("cut", &last.name, &error))?;
+        if let Some((name, good)) = self.segments.last().map(|s| (s.name.clone(), s.bytes))
+            && unfinished.bytes > 0
+        {
+            self.keep_torn(&name, good)?;
+            self.storage.truncate(&name, good).map_err(|error| refused("cut", &name, &error))?;
         }
         Ok(bytes)
+    }
+
+    /// Copies what comes after so many bytes, if there is a hole and more behind it.
+    fn keep_torn(&mut self, name: &str, good: u64) -> Result<()> {
+        let mut torn = Vec::new();
+        let read = |torn: &mut Vec<u8>| {
+            let mut file = self.storage.open(name)?;
+            io::copy(&mut (&mut file).take(good), &mut io::sink())?;
+            file.read_to_end(torn)
+        };
+        read(&mut torn).map_err(|error| refused("read", name, &error))?;
+        let hole = torn.iter().position(|byte| *byte == 0).unwrap_or(torn.len());
+        if torn[hole..].iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        let copy = torn_name(name, self.sequence + 1);
+        match self.storage.remove(&copy) {
+            // Left of an earlier try.
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(refused("remove", &copy, &error)),
+        }
+        self.storage
+            .create(&copy)
+            .and_then(|()| self.storage.append(&copy, &torn))
+            .and_then(|()| self.storage.sync(&copy))
+            .map_err(|error| refused("write", &copy, &error))
     }
 
     /// The file's first record, which says whose it is.
@@ -152,12 +191,14 @@ impl AuditLog {
         let (mut good, mut unfinished) = (0u64, 0u64);
         for entry in Entries::of(&*self.storage, name).map_err(io)? {
             let entry = entry.map_err(io)?;
-            if entry.ending == Ending::Unfinished {
-                if !is_beginning_of(&entry.bytes, sequence.wrapping_add(1), hash.as_ref()) {
-                    return Err(wrong(name, entry.number, "its line does not end, and no record begins so"));
-                }
-                unfinished = entry.bytes.len() as u64;
+            let is_unfinished = entry.ending == Ending::Unfinished;
+            let begins_well = is_unfinished && is_beginning_of(&entry.bytes, sequence.wrapping_add(1), hash.as_ref());
+            if begins_well || entry.bytes.contains(&0) {
+                unfinished = self.storage.bytes(name).map_err(io)?.saturating_sub(good);
                 break;
+            }
+            if is_unfinished {
+                return Err(wrong(name, entry.number, "its line does not end, and no record begins so"));
             }
             let line = entry.line().map_err(|why| wrong(name, entry.number, why))?;
             if hash.is_none() {

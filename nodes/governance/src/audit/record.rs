@@ -56,7 +56,7 @@ pub struct OpenedRecord {
     pub node: NodeId,
     /// Version of the program.
     pub release: String,
-    /// Bytes of an unfinished record, never acknowledged, that were removed from the end.
+    /// Bytes that a write which never came to its end had left, and that were removed from the end.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub repaired_bytes: u64,
     /// The folder was empty although records up to this one had been committed: they are lost.
@@ -160,7 +160,7 @@ pub struct StatementFacts {
     pub door: String,
     /// Where the client is, as the door saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<String>,
+    pub client: Option<String>,
     pub who: Who,
     /// `select`, `explain`, `describe`, `manage`.
     pub action: String,
@@ -380,7 +380,7 @@ pub struct ChangeRecord {
     pub who: Who,
     pub door: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<String>,
+    pub client: Option<String>,
     /// Name of the call.
     pub call: String,
     /// Name of what it was about. Never a secret.

@@ -7,6 +7,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::Context;
@@ -100,13 +101,20 @@ impl Drop for NodeProcess {
     }
 }
 
-/// A UDP or TCP port on loopback that nobody has now.
+/// Where `free_port` looks: below the range from which systems take the ports of outgoing connections, any of which could
+/// otherwise have it by the time that it is used.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// Ports between the first choices of two processes, so that tests that run at once do not choose the same.
+const PORTS_APART: u32 = 16;
+
+/// A port on loopback that nobody has now, for UDP and TCP alike, so that it serves for endpoint or door.
 pub fn free_port() -> anyhow::Result<u16> {
-    // A port that is free for UDP and TCP alike, so that it serves for endpoint or door.
-    for _ in 0..64 {
-        let udp = UdpSocket::bind("127.0.0.1:0")?;
-        let port = udp.local_addr()?.port();
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+    static CHOSEN: AtomicU32 = AtomicU32::new(0);
+    for _ in PORTS {
+        let choice = std::process::id().wrapping_mul(PORTS_APART).wrapping_add(CHOSEN.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + u16::try_from(choice % PORTS.len() as u32)?;
+        let here = ("127.0.0.1", port);
+        if UdpSocket::bind(here).is_ok() && std::net::TcpListener::bind(here).is_ok() {
             return Ok(port);
         }
     }

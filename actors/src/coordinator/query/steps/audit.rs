@@ -66,7 +66,7 @@ pub fn facts(known: &Known<'_>) -> StatementFacts {
         query: known.query,
         coordinator: known.node,
         door: known.session.door.to_owned(),
-        origin: None,
+        client: known.session.client.map(|client| client.to_string()),
         who: Who::of(&known.session.principal),
         action: action.as_str().to_owned(),
         statement: known.touched.map_or_else(|| UNREADABLE.to_owned(), |touched| touched.redacted.clone()),

@@ -149,10 +149,10 @@ fn door(row: &Row) -> Option<String> {
     }
 }
 
-fn origin(row: &Row) -> Option<String> {
+fn client(row: &Row) -> Option<String> {
     match &row.record {
-        AuditRecord::Change(r) => r.origin.clone(),
-        _ => facts(row).and_then(|f| f.origin.clone()),
+        AuditRecord::Change(r) => r.client.clone(),
+        _ => facts(row).and_then(|f| f.client.clone()),
     }
 }
 
@@ -193,7 +193,7 @@ static ASKED: [(&str, Fill); 23] = [
     ("query", Fill::Text(|r| facts(r).map(|f| f.query.to_string()))),
     ("coordinator", Fill::Number(|r| facts(r).map(|f| f.coordinator.0))),
     ("door", Fill::Text(door)),
-    ("origin", Fill::Text(origin)),
+    ("client", Fill::Text(client)),
     ("principal", Fill::Text(|r| who(r).map(|w| w.principal.clone()))),
     ("principal_kind", Fill::Text(|r| who(r).map(|w| w.principal_kind.clone()))),
     ("organisation", Fill::Text(|r| who(r)?.organisation.clone())),
