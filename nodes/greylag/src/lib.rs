@@ -15,17 +15,18 @@ pub mod tpch;
 
 use std::{
     any::Any,
-    io,
     panic::{self, AssertUnwindSafe},
     process::ExitCode,
 };
 
 use clap::Parser;
+use greylag_protocol::MeshError;
 
 /// Exit code of a command whose reader has gone: what a shell says of a process that SIGPIPE has ended.
 const READER_GONE: u8 = 128 + 13;
 /// What the standard library's `println!` panics with then.
 const PRINTED_TO_NOBODY: &str = "failed printing to stdout: Broken pipe";
+const BROKEN_PIPE: &str = "Broken pipe (os error 32)";
 
 /// Runs the command line of this process to its end.
 pub fn run() -> ExitCode {
@@ -56,7 +57,7 @@ fn is_printed_to_nobody(payload: &(dyn Any + Send)) -> bool {
     payload.downcast_ref::<String>().is_some_and(|text| text.starts_with(PRINTED_TO_NOBODY))
 }
 
-/// Of our own output: what goes wrong with a peer's connection is a `MeshError`.
+/// Of our own output: what goes wrong with a peer's connection is a `MeshError`. Writers of formats keep only the words.
 fn is_reader_gone(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    !error.is::<MeshError>() && format!("{error:#}").contains(BROKEN_PIPE)
 }
