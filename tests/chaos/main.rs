@@ -196,6 +196,7 @@ async fn run(
     let clients = Clients::start(&questions, &ledger, &stage.token, arguments.seed);
     let recorder = Recorder::start(asking::Doors::new(&stage.token, ledger.clone()), arguments.seed);
     let watch = tokio::spawn(watch::watch(stage.clone(), ledger.clone()));
+    let machine = tokio::spawn(watch::machine(ledger.clone()));
     let revive = tokio::spawn(nemesis::revive(stage.clone(), ledger.clone()));
     let progress = tokio::spawn(progress(ledger.clone()));
     Nemesis::new(stage.clone(), ledger.clone()).run(schedule).await;
@@ -221,7 +222,7 @@ async fn run(
         say("asking everything at every door");
         heal::verify(&stage, &questions, &ledger).await;
     }
-    for task in [watch, revive, progress] {
+    for task in [watch, machine, revive, progress] {
         task.abort();
         let _ = task.await;
     }

@@ -118,6 +118,13 @@ impl Ledger {
         inner.faults.len() - 1
     }
 
+    /// A fault that was noticed when it was over.
+    pub fn fault_lasted(&self, kind: &'static str, began: Instant) {
+        let mut inner = self.inner();
+        *inner.counts.faults.entry(kind.to_owned()).or_default() += 1;
+        inner.faults.push((kind, began, Some(Instant::now())));
+    }
+
     pub fn fault_ended(&self, number: usize) {
         if let Some(fault) = self.inner().faults.get_mut(number) {
             fault.2 = Some(Instant::now());

@@ -1,5 +1,5 @@
 //! Looks at the mesh's own books while it suffers: which sub-queries were restarted by which rule, and whether a node is
-//! said to be down to which nothing was done.
+//! said to be down to which nothing was done. And at the machine that all of it is on.
 //!
 //! Not here: whether answers are right. What cannot be read now is read at the next look.
 
@@ -11,7 +11,11 @@ use std::{
 
 use greylag_node::demo::texts;
 
-use crate::{report::Ledger, schedule::NODES, stage::Stage};
+use crate::{
+    report::{Ledger, say},
+    schedule::NODES,
+    stage::Stage,
+};
 
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(1500);
@@ -19,6 +23,25 @@ const LOOK: Duration = Duration::from_millis(1500);
 const RESTARTED: &str = "SELECT concat(query, ' ', CAST(ordinal AS VARCHAR), ' ', CAST(attempt AS VARCHAR)), rule \
     FROM system.subqueries WHERE rule <> 'first'";
 const DOWN: &str = "SELECT name FROM system.nodes WHERE status = 'down'";
+
+/// Name of a fault that nobody plays: the machine itself stood still.
+pub const MACHINE: &str = "machine";
+/// Between two ticks of this process, and how late one must be for the machine to have stood still.
+const TICK: Duration = Duration::from_millis(200);
+const LATE_MIN: Duration = Duration::from_secs(1);
+
+/// Notices when everything here stands still for longer than connections bear, for ever: what comes of it is put down to it.
+pub async fn machine(ledger: Arc<Ledger>) {
+    loop {
+        let began = Instant::now();
+        tokio::time::sleep(TICK).await;
+        let late = began.elapsed().saturating_sub(TICK);
+        if late > LATE_MIN {
+            ledger.fault_lasted(MACHINE, began);
+            say(&format!("the machine stood still for {} ms", late.as_millis()));
+        }
+    }
+}
 
 /// Looks for ever.
 pub async fn watch(stage: Arc<Stage>, ledger: Arc<Ledger>) {

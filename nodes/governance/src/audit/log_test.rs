@@ -128,7 +128,7 @@ fn after_a_power_cut_that_leaves_a_hole_everything_acknowledged_is_there_and_the
             let log = open(&storage, Opening { known: Some(acknowledged), rotation, ..opening(1) }).unwrap();
             assert!(log.head().sequence > acknowledged.sequence);
             assert_eq!(queries(&storage)[0], 1);
-            assert_clean(&storage);
+            assert_eq!(assert_clean(&storage).repaired_bytes > 0, torn != whole, "{from} {length}");
             // A whole record behind the hole is not thrown away.
             let aside = storage.list().unwrap().into_iter().filter(|name| name.ends_with(".torn"));
             let kept: Vec<Vec<u8>> = aside.filter_map(|name| storage.content(&name)).collect();
@@ -166,6 +166,7 @@ fn nothing_else_is_repaired() {
     };
     refuses("does not follow", &|copy| edit(copy, last, &|bytes| *bytes.iter_mut().nth_back(5).unwrap() ^= 1));
     refuses("no record begins so", &|copy| edit(copy, last, &|bytes| *bytes.last_mut().unwrap() = b'x'));
+    refuses("an old copy", &|copy| edit(copy, last, &|bytes| *bytes.iter_mut().nth_back(5).unwrap() = 0));
     refuses("an old copy", &|copy| copy.put(last, None));
     refuses("an old copy", &|copy| {
         edit(copy, last, &|bytes| {
@@ -177,6 +178,24 @@ fn nothing_else_is_repaired() {
     refuses("it is empty", &|copy| {
         copy.put(&names[1], Some(vec![]));
     });
+}
+
+#[test]
+fn a_hole_before_what_the_last_write_can_have_been_is_left_for_people() {
+    let storage = MemoryStorage::default();
+    let mut log =
+        open(&storage, Opening { rotation: Rotation { bytes_max: u64::MAX, ..ROTATION }, ..opening(1) }).unwrap();
+    for _ in 0..2 {
+        log.append(T0, vec![record(1); BATCH_RECORDS_MAX]).unwrap();
+    }
+    let name = names(&storage).remove(0);
+    let mut content = storage.content(&name).unwrap();
+    let first_write = content.len() / 3;
+    content[first_write..first_write + 40].fill(0);
+    storage.put(&name, Some(content.clone()));
+    let error = open(&storage, opening(1)).unwrap_err();
+    assert!(error.message.contains("more after it than one write leaves"), "{error}");
+    assert_eq!(storage.content(&name), Some(content));
 }
 
 #[test]

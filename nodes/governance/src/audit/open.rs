@@ -15,7 +15,7 @@ use greylag_protocol::{ErrorCode, MeshError, Result, state::AuditHead};
 
 use super::{
     line::{Chain, FORMAT, RecordHash, is_beginning_of},
-    log::{AuditLog, Rotation, Segment, refused},
+    log::{AuditLog, BATCH_RECORDS_MAX, Rotation, Segment, refused},
     record::{AuditRecord, OpenedRecord},
     segment::{Ending, Entries, segment_files},
     storage::AuditStorage,
@@ -189,11 +189,15 @@ impl AuditLog {
         let mut sequence = first.wrapping_sub(1);
         let mut hash: Option<RecordHash> = None;
         let (mut good, mut unfinished) = (0u64, 0u64);
-        for entry in Entries::of(&*self.storage, name).map_err(io)? {
-            let entry = entry.map_err(io)?;
+        let mut entries = Entries::of(&*self.storage, name).map_err(io)?;
+        while let Some(entry) = entries.next().transpose().map_err(io)? {
             let is_unfinished = entry.ending == Ending::Unfinished;
             let begins_well = is_unfinished && is_beginning_of(&entry.bytes, sequence.wrapping_add(1), hash.as_ref());
             if begins_well || entry.bytes.contains(&0) {
+                // Only the last write can be unfinished.
+                if entries.by_ref().take(BATCH_RECORDS_MAX).count() == BATCH_RECORDS_MAX {
+                    return Err(wrong(name, entry.number, "it has a hole, and more after it than one write leaves"));
+                }
                 unfinished = self.storage.bytes(name).map_err(io)?.saturating_sub(good);
                 break;
             }

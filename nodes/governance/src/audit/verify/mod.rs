@@ -126,6 +126,8 @@ pub struct ChainReport {
     pub vouched: Option<Vouched>,
     /// Bytes of a last record that was not written to its end.
     pub unfinished_bytes: u64,
+    /// Bytes that were removed when it was opened again, as what an unfinished write had left.
+    pub repaired_bytes: u64,
     /// Times that the node has begun to write without having closed before.
     pub crashes: u64,
     /// Statements whose first row may have left and whose end is not there: at most [`UNENDED_MAX`] of them.

@@ -235,6 +235,7 @@ impl<'a> Walk<'a> {
             AuditRecord::Segment(_) | AuditRecord::Change(_) => {}
             AuditRecord::Opened(r) => {
                 self.report.crashes += u64::from(self.running);
+                self.report.repaired_bytes = self.report.repaired_bytes.saturating_add(r.repaired_bytes);
                 self.running = true;
                 self.lost_before |= r.lost_upto.is_some_and(|upto| upto + 1 == self.begin);
             }

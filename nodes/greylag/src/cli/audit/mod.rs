@@ -146,6 +146,9 @@ fn write_chain(chain: &ChainReport, out: &mut impl Write) -> anyhow::Result<()> 
     if chain.crashes > 0 {
         write!(out, ", not closed {} times", chain.crashes)?;
     }
+    if chain.repaired_bytes > 0 {
+        write!(out, ", {} bytes of unfinished writes removed", chain.repaired_bytes)?;
+    }
     if chain.unended_count > 0 {
         write!(out, ", {} statements without an end", chain.unended_count)?;
     }
