@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod admin_test;
+mod audit_test;
 mod engine;
 mod governance_test;
 mod limits_test;
@@ -25,7 +26,8 @@ use arrow::{
     datatypes::Int64Type,
 };
 use futures::StreamExt;
-use greylag_config::Limits;
+use greylag_config::{Audit as AuditConfig, AuditMode, Limits};
+use greylag_governance::audit::MemoryStorage;
 use greylag_protocol::{
     ErrorCode, MeshError, Result, SourceName,
     frame::StreamTag,
@@ -66,23 +68,35 @@ impl BearerIssuer for PlainIssuer {
 struct World {
     nodes: Vec<Option<Node>>,
     source: Arc<FakeSource>,
+    /// Of each node, for its audit chain.
+    disks: Vec<MemoryStorage>,
     _dir: tempfile::TempDir,
+}
+
+/// What may be different in a world.
+struct Setup {
+    limits: Limits,
+    drain_grace_ms: u64,
+    /// The edge door of this node is the test's.
+    impostor: Option<(usize, Streams)>,
+    audit: AuditMode,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { limits: Limits::default(), drain_grace_ms: 2_000, impostor: None, audit: AuditMode::default() }
+    }
 }
 
 impl World {
     async fn start(nodes: usize, rows: u64, limits: Limits) -> Self {
-        Self::start_with(nodes, rows, limits, 2_000, None).await
+        Self::start_with(nodes, rows, Setup { limits, ..Setup::default() }).await
     }
 
-    /// As `start`, with another grace of drains, and the edge door of one of the nodes is the test's, if so asked.
-    async fn start_with(
-        nodes: usize,
-        rows: u64,
-        limits: Limits,
-        drain_grace_ms: u64,
-        impostor: Option<(usize, Streams)>,
-    ) -> Self {
+    async fn start_with(nodes: usize, rows: u64, setup: Setup) -> Self {
+        let Setup { limits, drain_grace_ms, impostor, audit } = setup;
         let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(nodes));
+        let disks: Vec<MemoryStorage> = (0..nodes).map(|_| MemoryStorage::default()).collect();
         let source = FakeSource::new(rows);
         let meshes = (0..nodes).map(|which| {
             let mut config = config(dir.path(), &ports, which);
@@ -95,7 +109,7 @@ impl World {
             mesh(config)
         });
         let meshes = futures::future::join_all(meshes).await;
-        let mut world = Self { nodes: Vec::new(), source: source.clone(), _dir: dir };
+        let mut world = Self { nodes: Vec::new(), source: source.clone(), disks, _dir: dir };
         for (which, mesh) in meshes.into_iter().enumerate() {
             let parts = NodeParts {
                 mesh,
@@ -107,7 +121,10 @@ impl World {
                 limits: limits.clone(),
                 timing: Default::default(),
                 peers: PeersKind::Stream,
-                audit: AuditParts::in_memory(MemoryPlace::default()),
+                audit: AuditParts {
+                    config: AuditConfig { mode: audit, ..AuditConfig::default() },
+                    place: Arc::new(MemoryPlace(world.disks[which].clone())),
+                },
             };
             let node = match &impostor {
                 Some((at, streams)) if *at == which => {

@@ -1,7 +1,7 @@
 //! What was spent and used, as statements on any node see it.
 
 use arrow::datatypes::UInt64Type;
-use greylag_governance::quota::{CREDIT, Usage};
+use greylag_governance::quota::{CREDIT, CostModel, Usage};
 use greylag_protocol::state::{Command, Period, QuotaCommand, QuotaKey};
 
 use super::*;
@@ -52,5 +52,36 @@ async fn use_on_all_nodes_and_what_is_left_of_the_quotas_is_shown() {
     let leased = cells(&quotas, "agent", "leased_microcredits")[0].1.unwrap();
     assert!((6 * CREDIT..=100 * CREDIT).contains(&leased), "{leased}");
     drop(charges);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_a_quota_cannot_pay_do_not_leave() {
+    const ROWS: u64 = 100_000;
+    let world = World::with_edges(1, ROWS, Limits::default()).await;
+    let ctx = world.node(0).ctx();
+    let key = QuotaKey { organisation: "clinic".into(), agent: None, period: Period::Month };
+    let model = CostModel(ctx.mesh.state().governance.settings.value.prices);
+    // Its estimate fits, and all of it does not.
+    let all = model.cost(&Usage { statements: 1, rows_returned: ROWS, rows_scanned: ROWS, ..Usage::default() });
+    let now_unix_ms = ctx.seams.clock.unix_ms();
+    let limit = QuotaCommand::SetLimit { key, limit: Some(all / 2), now_unix_ms };
+    ctx.mesh.propose(Command::Quota(limit)).await.unwrap();
+    until("it knows of the quota", || !ctx.mesh.state().governance.quotas.quotas.is_empty()).await;
+    let mut session = anybody();
+    session.principal.attributes.insert("organisation".into(), "clinic".into());
+    let mut running = world.run(&session, "stream a").await.unwrap();
+    let mut left = 0;
+    let error = loop {
+        match tokio::time::timeout(PATIENCE, running.batches.next()).await.expect("the rows hang") {
+            Some(Ok(batch)) => left += batch.num_rows() as u64,
+            Some(Err(error)) => break error,
+            None => panic!("{left} rows have left, and all of them cost {all}"),
+        }
+    };
+    assert_eq!(error.code, ErrorCode::QuotaExceeded);
+    let paid = model.cost(&Usage { statements: 1, rows_returned: left, rows_scanned: left, ..Usage::default() });
+    assert!(left > 0 && paid <= all / 2, "{left} rows have left");
+    drop(running);
     world.stop().await;
 }

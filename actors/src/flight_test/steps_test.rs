@@ -346,7 +346,9 @@ async fn a_node_that_drains_ends_its_queries_and_then_holds_no_role_and_takes_th
 async fn a_role_leaves_a_node_that_drains_as_soon_as_nothing_runs_in_it() {
     // Nobody waits for this to be over.
     let grace_ms = 3_600_000;
-    let world = World::start_with(3, 30_000, window(10_000), grace_ms, None).await;
+    let world =
+        World::start_with(3, 30_000, Setup { limits: window(10_000), drain_grace_ms: grace_ms, ..Setup::default() })
+            .await;
     world.apply("a", 1).await;
     let edge = Role::Edge(SourceName::new("a").unwrap());
     let (from, to) = if world.node(0).ctx().mesh.state().holds(world.id(1), &edge) { (1, 2) } else { (2, 1) };

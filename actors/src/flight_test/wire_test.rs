@@ -116,7 +116,7 @@ async fn with_impostor() -> (World, mpsc::UnboundedSender<Lie>) {
             lie(incoming, next).await.unwrap_or_else(|error| assert!(error.code != ErrorCode::Internal, "{error}"));
         }
     });
-    let world = World::start_with(3, ROWS, Limits::default(), 2_000, Some((1, give))).await;
+    let world = World::start_with(3, ROWS, Setup { impostor: Some((1, give)), ..Setup::default() }).await;
     world.apply("a", 2).await;
     (world, tell)
 }

@@ -90,6 +90,22 @@ fn a_statement_waits_for_its_lease_and_spends_from_it() {
 }
 
 #[test]
+fn what_is_left_of_a_lease_after_its_end_is_not_spent_whether_anybody_has_ticked_or_not() {
+    let (mut ledger, mut node) = (ledger(&[(None, LIMIT)]), node(1));
+    let keys = ledger.keys_of("clinic", None);
+    let id = held(&mut ledger, &mut node, &keys, 5000, T0).unwrap();
+    node.finish(id);
+    assert!(matches!(node.reserve(&keys, 300, T0 + LEASE_MS - 1), Spend::Done(_)));
+    assert_eq!(node.reserve(&keys, 300, T0 + LEASE_MS), Spend::Asked);
+    // Nor in the next period, however young the lease is.
+    let end = ledger.quotas[&keys[0]].current.end_unix_ms;
+    let id = held(&mut ledger, &mut node, &keys, 5000, end - 10).unwrap();
+    node.finish(id);
+    assert!(matches!(node.reserve(&keys, 300, end - 1), Spend::Done(_)));
+    assert_eq!(node.reserve(&keys, 300, end), Spend::Asked);
+}
+
+#[test]
 fn every_quota_must_bear_it_or_none_is_charged() {
     let (mut ledger, mut node) = (ledger(&[(None, LIMIT), (Some("a"), 3000)]), node(1));
     let keys = ledger.keys_of("clinic", Some("a"));
